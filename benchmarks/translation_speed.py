@@ -1,0 +1,157 @@
+"""Translation speed against CTranslate2: the same weights, beam 4, fp32, the same threads, each side at its best batch size.
+
+python benchmarks/translation_speed.py --run RUN --source F --target F       in bulk, a trained model, both at equal BLEU
+python benchmarks/translation_speed.py --base                                one sentence at a time, a random transformer-base,
+24 tokens forced
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import torch
+from measure import Results, Worker, in_turns, summary
+from tokenizers import Tokenizer as Raw
+from tokenizers import models
+
+import qkv
+from qkv import device
+from qkv.data.text import read_lines
+from qkv.data.tokenizer import SPECIALS, Tokenizer
+from qkv.decode.beam import search
+from qkv.decode.rule import Beam
+from qkv.decode.translate import SYMBOLS, Translator, batches
+from qkv.interop import ctranslate2 as interop
+from qkv.papers.catalogue import named
+from qkv.spec.model import Joint
+from qkv.store import Stored
+from qkv.train.evaluate import bleu
+
+MOST = 100  # tokens of a translation, for both
+OURS = (2048, 4096, 8192, 16384)
+THEIRS = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a side is to do: all sentences in batches of a size, or one at a time; `forced` tokens for each if it is not 0."""
+
+    sources: list[list[int]]
+    batch: int = 0
+    forced: int = 0
+
+
+def ours(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[list[int]]]]:
+    """Our side."""
+    device.prepare(threads)
+    translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision="fp32")
+
+    def work(job: Job) -> tuple[float, list[list[int]]]:
+        rule = Beam(4, 0.6, least=job.forced, most=job.forced or MOST)
+        found: list[list[int]] = [[] for _ in job.sources]
+        lengths = [len(ids) + 1 for ids in job.sources]
+        groups = batches(list(range(len(lengths))), lengths, job.batch // 4) if job.batch else [[i] for i in range(len(lengths))]
+        for group in groups:
+            for i, best in zip(
+                group, search(translator.model, [[*job.sources[i], Tokenizer.eos] for i in group], SYMBOLS, rule), strict=True
+            ):
+                found[i] = list(best[0].tokens)
+        return float(len(found) if job.batch else sum(map(len, found))), found
+
+    return work
+
+
+def theirs(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[list[int]]]]:
+    """CTranslate2, with the same weights."""
+    translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision="fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        interop.export(translator, Path(folder) / "exported")
+        engine = ctranslate2.Translator(
+            str(Path(folder) / "exported"), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
+        )
+    entries = translator.source.entries()
+    numbers = {entry: i for i, entry in enumerate(translator.target.entries())}
+    translator.model.to("meta")
+
+    def work(job: Job) -> tuple[float, list[list[int]]]:
+        options: dict[str, Any] = {"beam_size": 4, "length_penalty": 0.6, "max_decoding_length": job.forced or MOST}
+        if job.forced:
+            options["min_decoding_length"] = job.forced
+        order = sorted(range(len(job.sources)), key=lambda i: -len(job.sources[i]))
+        read = [[entries[i] for i in job.sources[place]] for place in order]
+        if job.batch:
+            answers = engine.translate_batch(read, max_batch_size=job.batch, **options)
+        else:
+            answers = [engine.translate_batch([one], **options)[0] for one in read]
+        found: list[list[int]] = [[] for _ in job.sources]
+        for place, answer in zip(order, answers, strict=True):
+            found[place] = [numbers[token] for token in answer.hypotheses[0]]
+        return float(len(found) if job.batch else sum(map(len, found))), found
+
+    return work
+
+
+def random_base(vocabulary: int) -> Translator:
+    """A transformer-base that has learned nothing."""
+    entries = {entry: i for i, entry in enumerate([*SPECIALS, *(f"w{i}" for i in range(vocabulary - len(SPECIALS)))])}
+    tokenizer = Tokenizer(Raw(models.WordLevel(entries, unk_token="<unk>")))
+    return Translator(Stored(qkv.build(named("transformer-base", Joint(vocabulary))).eval(), tokenizer, tokenizer))
+
+
+def contest(sides: dict[str, Worker], jobs: dict[str, Job], rounds: int) -> dict[str, Any]:
+    """Both sides in turns."""
+    return summary(in_turns({name: (sides[name], jobs[name]) for name in sides}, rounds), "qkv", "ctranslate2")
+
+
+def bulk(sides: dict[str, Worker], translator: Translator, lines: list[str], targets: list[str], rounds: int) -> dict[str, Any]:
+    """Sentences per second, each side at its best batch size, and the BLEU of both."""
+    sources = translator.source.encode(lines)
+    best: dict[str, int] = {}
+    for name, sizes in (("qkv", OURS), ("ctranslate2", THEIRS)):
+        speeds = in_turns({str(size): (sides[name], Job(sources, size)) for size in sizes}, 1)
+        best[name] = int(max(speeds, key=lambda size: speeds[size][0]))
+    result = contest(sides, {name: Job(sources, best[name]) for name in sides}, rounds)
+    found = {name: sides[name].do(Job(sources, best[name]))[1] for name in sides}
+    scores = {
+        name: round(bleu([translator.target.decode(ids) for ids in found[name]], targets, "none").value, 2) for name in sides
+    }
+    return {**result, "unit": "sentences/s", "batch": best, "bleu": scores}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--source")
+    parser.add_argument("--target")
+    parser.add_argument("--base", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/translation_speed.jsonl"))
+    options = parser.parse_args()
+    results = Results(options.results)
+    settings = {"beam": 4, "precision": "fp32", "threads": options.threads, "most": MOST, "ctranslate2": ctranslate2.__version__}
+    if options.base:
+        sides = {"qkv": Worker(ours, 33288, options.threads), "ctranslate2": Worker(theirs, 33288, options.threads)}
+        sources = torch.randint(4, 33288, (8, 24), generator=torch.Generator().manual_seed(0)).tolist()
+        job = Job(sources, forced=24)
+        what = {"job": "one at a time, random transformer-base, 24 tokens forced, tokens/s", **settings}
+        results.measure(what, lambda: contest(sides, dict.fromkeys(sides, job), options.rounds))
+    if options.run:
+        sides = {"qkv": Worker(ours, options.run, options.threads), "ctranslate2": Worker(theirs, options.run, options.threads)}
+        translator = qkv.load(options.run, device="cpu", precision="fp32")
+        lines, targets = list(read_lines(options.source)), list(read_lines(options.target))
+        what = {"job": f"in bulk, {options.run.name}, {len(lines)} sentences", **settings}
+        results.measure(what, lambda: bulk(sides, translator, lines, targets, options.rounds))
+        few = Job(translator.source.encode(lines[:100]))
+        what = {"job": f"one at a time, {options.run.name}, tokens/s", **settings}
+        results.measure(what, lambda: contest(sides, dict.fromkeys(sides, few), options.rounds))
+
+
+if __name__ == "__main__":
+    main()

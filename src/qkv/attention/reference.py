@@ -1,0 +1,51 @@
+"""The meaning of attention, which every other backend is held to.
+
+    attended = softmax(q k^T / sqrt(K)) v          (Vaswani et al. 2017, equation 1)
+
+in the input's precision and never below fp32.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qkv.attention.call import Call
+
+LARGEST_SCORES = 2**31  # bytes; more than this is asked for only by name
+
+
+class Reference:
+    """Scores, mask, softmax and sum, each written out."""
+
+    name = "reference"
+
+    def declines(self, call: Call) -> str:
+        """Why the call is not for this backend, in words; empty where it runs."""
+        b, h, t, _ = call.q.shape
+        size = b * h * t * call.k.shape[2] * 4
+        if size > LARGEST_SCORES:
+            return f"the scores of {b} x {h} heads, {t} queries and {call.k.shape[2]} keys would take {size / 2**30:.1f} GiB"
+        return ""
+
+    def run(self, call: Call) -> Float[Tensor, "B H T K"]:
+        return (weights(call) @ call.v.to(_precision(call))).to(call.q.dtype)
+
+
+def weights(call: Call) -> Float[Tensor, "B H T S"]:
+    """What the softmax gives each key, in fp32 or better; rows of zeros for queries that may see nothing."""
+    q, k = call.q.to(_precision(call)), call.k.to(_precision(call))
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    mask = call.mask()
+    if mask is None:
+        return scores.softmax(-1)
+    # a finite fill keeps the gradient of an empty row zero, where -inf would make it not a number
+    filled = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+    return filled.masked_fill(~mask, 0.0)
+
+
+def _precision(call: Call) -> torch.dtype:
+    return torch.promote_types(call.q.dtype, torch.float32)

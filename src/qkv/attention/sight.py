@@ -1,0 +1,40 @@
+"""Which keys are there at all: a batch says by construction whether it is plain or padded, nobody looks into tensors to find
+out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Every key is a token."""
+
+    def present(self, keys: int) -> None:
+        """No mask: there is nothing to hide."""
+
+    def keep(self, sentences: Int[Tensor, " kept"]) -> Plain:
+        """The same for some of the sentences."""
+        return self
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Key j of sentence b is a token where j < lengths[b], and padding after."""
+
+    lengths: Int[Tensor, " B"]
+
+    def present(self, keys: int) -> Bool[Tensor, "B 1 1 S"]:
+        """True where a key is a token."""
+        return (torch.arange(keys, device=self.lengths.device) < self.lengths[:, None])[:, None, None, :]
+
+    def keep(self, sentences: Int[Tensor, " kept"]) -> Padded:
+        """The same for some of the sentences."""
+        return Padded(self.lengths[sentences])
+
+
+Sight = Plain | Padded

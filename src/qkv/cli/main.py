@@ -1,0 +1,56 @@
+"""The command `qkv`: its verbs, each imported when it is called, so that `qkv --help` answers without waiting for torch."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from qkv.cli import demo, export, inspect, look, train, use
+from qkv.cli.console import hush
+from qkv.error import QkvError, QkvFailure
+
+app = typer.Typer(
+    help="The transformer family: train it on your own text, use it, look into it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+training = typer.Typer(help="Train a model into a run folder.", no_args_is_help=True, rich_markup_mode=None)
+looking = typer.Typer(help="Pictures of what a model does.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(training, name="train")
+training.command("translate")(train.translate)
+app.command()(use.translate)
+app.command()(use.evaluate)
+app.command()(use.score)
+app.add_typer(looking, name="look")
+looking.command("heads")(look.heads)
+app.command()(inspect.models)
+app.command()(inspect.verify)
+app.command()(inspect.doctor)
+app.command()(export.export)
+app.command()(demo.demo)
+
+
+def main() -> None:
+    """Run a command: exit code 2 for a wrong call or bad input, 1 for a failure, and no traceback for either."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a reader who is gone is no error
+    except QkvFailure as error:
+        _stop(error, 1)
+    except QkvError as error:
+        _stop(error, 2)
+    except BrokenPipeError:
+        hush()
+        sys.exit(0)
+    except OSError as error:
+        _stop(QkvFailure(f"{error.filename or 'output'}: {error.strerror or error}"), 1)
+
+
+def _stop(error: QkvError, code: int) -> None:
+    print(f"qkv: {error}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,181 @@
+"""`qkv translate`, `qkv evaluate`, `qkv score`."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from qkv.cli.console import hush, warn
+from qkv.error import QkvError
+
+CHUNK = 5000  # lines read at a time: sorted by length among themselves, so that batches are even
+
+Run = Annotated[Path, typer.Argument(help="The run folder.")]
+BeamSize = Annotated[int, typer.Option(help="Hypotheses side by side; 1 is greedy.")]
+Penalty = Annotated[float, typer.Option(help="Of length, as in GNMT; 0 favours short translations.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves it to PyTorch.")]
+BatchTokens = Annotated[int, typer.Option(help="Positions of a batch, its hypotheses counted.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def translate(
+    run: Run,
+    file: Annotated[str, typer.Argument(help="Lines to translate; - is standard input.")] = "-",
+    beam: BeamSize = 4,
+    length_penalty: Penalty = 0.6,
+    n_best: Annotated[int, typer.Option(help="Translations of each line.")] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="The score before each translation.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    batch_tokens: BatchTokens = 4096,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Lines in, lines out: an empty line stays an empty line.
+
+    With --n-best each translation has its line's number, counted from 1, and its score before it, with tabs between.
+    """
+    from qkv.decode.rule import Beam
+
+    if not 1 <= n_best <= beam:
+        raise QkvError(f"--n-best {n_best}: a beam of {beam} gives 1 to {beam} translations of a line")
+    rule = Beam(beam, length_penalty)
+    with _sink(output) as sink:
+        translator = _load(run, device, precision, threads)
+        number = 0
+        for lines in _chunks(file):
+            _warn_too_long(translator, lines, number)
+            for found in translator.translate(lines, rule, batch_tokens=batch_tokens, count=n_best):
+                number += 1
+                for best in found:
+                    print(_shown(number, best, n_best > 1, scores, json), file=sink)
+            sink.flush()
+
+
+def evaluate(
+    run: Run,
+    source: Annotated[str, typer.Option(help="Sentences to translate.")],
+    target: Annotated[str, typer.Option(help="Their translations by people.")],
+    beam: BeamSize = 4,
+    length_penalty: Penalty = 0.6,
+    tokenise: Annotated[str, typer.Option(help="sacreBLEU's tokenisation; `none` for text that is tokenised already.")] = "13a",
+    output: Annotated[Path | None, typer.Option(help="Also write the translations here.")] = None,
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    batch_tokens: BatchTokens = 4096,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """BLEU and chrF of a run's translations, by sacreBLEU, with the signatures that make them comparable."""
+    from qkv.decode.rule import Beam
+    from qkv.train.evaluate import bleu, chrf, refuse_unknown
+
+    refuse_unknown(tokenise)
+    sources, targets = _parallel(source, target)
+    translator = _load(run, device, precision, threads)
+    _warn_too_long(translator, sources, 0)
+    found = [best[0].text for best in translator.translate(sources, Beam(beam, length_penalty), batch_tokens=batch_tokens)]
+    if output:
+        output.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
+    results = [bleu(found, targets, tokenise), chrf(found, targets)]
+    if json:
+        print(json_.dumps([vars(result) for result in results], indent=1))
+        return
+    for result in results:
+        print(f"{result.name} {result.value:.2f}   {result.signature}")
+
+
+def score(
+    run: Run,
+    source: Annotated[str, typer.Option(help="Sentences.")],
+    target: Annotated[str, typer.Option(help="What is to be scored as their translations.")],
+    length_penalty: Penalty = 0.6,
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    batch_tokens: BatchTokens = 4096,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """The score of each given translation, by the formula that `qkv translate --scores` reports: one number a line."""
+    sources, targets = _parallel(source, target)
+    found = _load(run, device, precision, threads).score(sources, targets, length_penalty, batch_tokens=batch_tokens)
+    if json:
+        print(json_.dumps(found))
+        return
+    for value in found:
+        print(f"{value:.6f}")
+
+
+def _load(run: Path, device: str, precision: str, threads: int) -> Any:
+    from qkv import device as machine
+    from qkv.decode.translate import load
+
+    machine.prepare(threads)
+    return load(run, device=device, precision=precision)
+
+
+def _parallel(source: str, target: str) -> tuple[list[str], list[str]]:
+    from qkv.data.text import read_pairs
+    from qkv.spec.data import Files
+
+    pairs = list(read_pairs(Files((source,), (target,))))
+    return [s for s, _ in pairs], [t for _, t in pairs]
+
+
+def _chunks(file: str) -> Iterator[list[str]]:
+    """Lines of a file or of standard input, some thousands at a time; one at a time where a person types them."""
+    from qkv.data.text import decode_line, read_lines
+
+    if file == "-":
+        lines = (decode_line(raw, "standard input", number) for number, raw in enumerate(sys.stdin.buffer, start=1))
+    else:
+        lines = read_lines(file)
+    size = 1 if file == "-" and sys.stdin.isatty() else CHUNK
+    while chunk := list(islice(lines, size)):
+        yield chunk
+
+
+def _warn_too_long(translator: Any, lines: list[str], before: int) -> None:
+    from qkv.decode.translate import LONGEST
+
+    places = translator.too_long(lines)
+    if places:
+        shown = ", ".join(str(before + place + 1) for place in places[:5])
+        warn(f"{len(places)} lines are longer than {LONGEST} tokens and are left untranslated, as empty lines (line {shown})")
+
+
+def _shown(number: int, best: Any, numbered: bool, scored: bool, json: bool) -> str:
+    if json:
+        return json_.dumps(
+            {"line": number, "text": best.text, "score": best.score, "finished": best.finished}, ensure_ascii=False
+        )
+    before = [str(number)] if numbered else []
+    return "\t".join([*before, *([f"{best.score:.6f}"] if scored or numbered else []), best.text])
+
+
+@contextmanager
+def _sink(path: Path | None) -> Iterator[IO[str]]:
+    if path is None:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except BrokenPipeError:
+            hush()  # typer would end with 1
+        return
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise QkvError(f"{path} cannot be written: {error.strerror}") from None
+    with file:
+        yield file

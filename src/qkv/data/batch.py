@@ -1,0 +1,144 @@
+"""Batches: which pairs go together, and the tensors that a model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from qkv.data.sides import Corpus, Side
+from qkv.error import QkvError
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The batches of one epoch, in order: `plan[b]` are the indices of the pairs in batch b, (B,).
+
+    `padding` is the share of padded positions among all positions of both sides; `alone` counts the pairs that are longer than a
+    whole batch may be, and are one all the same.
+    """
+
+    padding: float
+    alone: int
+    _pairs: np.ndarray
+    _bounds: np.ndarray  # (batches, 2): where each batch starts and stops in `_pairs`
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        start, stop = self._bounds[index]
+        return self._pairs[start:stop]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+
+def plan(source_lengths: np.ndarray, target_lengths: np.ndarray, *, tokens: int, seed: int, epoch: int) -> Plan:
+    """Batches of pairs of like length: none has more than `tokens` positions on either side, padding and end symbols included.
+
+    The lengths, (N,), are those of the text, without the end symbol. The result is a pure function of the arguments; in every
+    epoch pairs of equal lengths are met in another order, and so are the batches.
+    """
+    if tokens < 1 or seed < 0 or epoch < 0:
+        raise QkvError(
+            f"a batch needs at least one token, and seed and epoch must not be negative: not {tokens}, {seed} and {epoch}"
+        )
+    if len(source_lengths) != len(target_lengths) or len(source_lengths) == 0:
+        raise QkvError(
+            f"expected lengths of as many sources as targets, at least one: not {len(source_lengths)} and {len(target_lengths)}"
+        )
+    random = np.random.default_rng((seed, epoch))
+    pairs = random.permutation(len(source_lengths))
+    source, target = source_lengths[pairs].astype(np.int64) + 1, target_lengths[pairs].astype(np.int64) + 1
+    order = _by_length(source, target)
+    pairs, source, target = pairs[order], source[order], target[order]
+    starts = _cut(np.maximum(source, target), tokens)
+    sizes = np.diff(starts, append=len(pairs))
+    positions = sum(int((np.maximum.reduceat(side, starts) * sizes).sum()) for side in (source, target))
+    padding = 1 - int(source.sum() + target.sum()) / positions
+    bounds = np.stack([starts, starts + sizes], axis=1)
+    alone = int((np.maximum(source, target) > tokens).sum())
+    return Plan(padding, alone, pairs, random.permutation(bounds))
+
+
+def _by_length(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """An order in which neighbours are of like length on both sides; equals stay in the order they had.
+
+    By the longer side, on which the size of a batch depends; then by how much longer the source is, now up, now down, so that the
+    end of one stretch is like the start of the next and a batch that reaches over both pads little.
+    """
+    longer, difference = np.maximum(source, target), source - target
+    reach = int(longer.max()) + 1
+    return np.argsort(longer * 2 * reach + np.where(longer % 2 == 0, difference, -difference), kind="stable")
+
+
+def _cut(lengths: np.ndarray, tokens: int) -> np.ndarray:
+    """Where each batch starts, if each takes as many as it can: at most `tokens` for its number of pairs times its longest."""
+    starts, start, longest = [0], 0, 0
+    for place, length in enumerate(lengths.tolist()):
+        longest = max(longest, length)
+        if (place + 1 - start) * longest > tokens and place > start:
+            starts.append(place)
+            start, longest = place, length
+    return np.array(starts, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pairs as tensors.
+
+    The source ends with the end symbol; the target goes in with the start symbol before it, and comes out with the end symbol
+    after it. Lengths count the end symbol. Whether a side is padded is known from the lengths, so that nobody has to look into
+    tensors on a device; `tokens` are the target's positions that are not padding.
+    """
+
+    source: Int64[Tensor, "B S"]
+    source_lengths: Int64[Tensor, "B"]
+    target_in: Int64[Tensor, "B T"]
+    target_out: Int64[Tensor, "B T"]
+    target_lengths: Int64[Tensor, "B"]
+    padded_source: bool
+    padded_target: bool
+    tokens: int
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        held = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
+
+
+def collate(corpus: Corpus, indices: np.ndarray, pad: int, bos: int, eos: int) -> Batch:
+    """The batch of the pairs with these indices, (B,), given the numbers of the symbols for padding, start and end."""
+    source, source_lengths = _rows(corpus.source, indices, pad)
+    target, target_lengths = _rows(corpus.target, indices, pad)
+    each = np.arange(len(indices))
+    source[each, source_lengths - 1] = eos
+    target_in = np.empty_like(target)
+    target_in[:, 0], target_in[:, 1:] = bos, target[:, :-1]
+    target[each, target_lengths - 1] = eos
+    return Batch(
+        source=torch.from_numpy(source),
+        source_lengths=torch.from_numpy(source_lengths),
+        target_in=torch.from_numpy(target_in),
+        target_out=torch.from_numpy(target),
+        target_lengths=torch.from_numpy(target_lengths),
+        padded_source=bool((source_lengths != source.shape[1]).any()),
+        padded_target=bool((target_lengths != target.shape[1]).any()),
+        tokens=int(target_lengths.sum()),
+    )
+
+
+def _rows(side: Side, indices: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sentences as rows with room for one more symbol each, (B, longest + 1), and their lengths with it, (B,)."""
+    starts = side.offsets[indices]
+    lengths = side.offsets[indices + 1] - starts
+    rows = np.full((len(indices), int(lengths.max()) + 1), pad, dtype=np.int64)
+    column = np.arange(rows.shape[1])
+    here = column < lengths[:, None]
+    rows[here] = side.ids[(starts[:, None] + column)[here]]
+    return rows, lengths.astype(np.int64) + 1

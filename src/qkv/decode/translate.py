@@ -1,0 +1,130 @@
+"""A trained model as something one can use: sentences in, sentences out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from qkv import device as machine
+from qkv.attention.sight import Padded, Plain
+from qkv.data.tokenizer import Tokenizer
+from qkv.decode.beam import Hypothesis, Symbols, search
+from qkv.decode.rule import Beam
+from qkv.error import QkvError
+from qkv.store import Stored
+from qkv.store import load as load_stored
+
+LONGEST = 1024  # tokens of a source; attention's cost grows with the square
+PAD, BOS, EOS = Tokenizer.pad, Tokenizer.bos, Tokenizer.eos
+SYMBOLS = Symbols(PAD, BOS, EOS)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One hypothesis as text; its score is what `Translator.score` gives for it."""
+
+    text: str
+    score: float
+    finished: bool = True
+
+
+class Translator:
+    """A model with its tokenizers. `qkv.load(run).translate(["A dog runs."])`."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.model, self.source, self.target = stored.model, stored.source, stored.target
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        rule: Beam = Beam(),
+        *,
+        batch_tokens: int = 4096,
+        count: int = 1,
+        note: Callable[[int], None] = lambda done: None,
+    ) -> list[list[Translation]]:
+        """The `count` best translations of each line, best first. An empty line, or one that is too long, has one empty
+        translation.
+
+        `note` is told how many lines are done, each time some are.
+        """
+        encoded = self.source.encode([line.strip() for line in lines])
+        results = [[Translation("", 0.0)] for _ in lines]
+        todo = [i for i, ids in enumerate(encoded) if 0 < len(ids) <= LONGEST]
+        done = len(lines) - len(todo)
+        for group in batches(todo, [len(ids) + 1 for ids in encoded], batch_tokens // rule.beam):
+            found = search(self.model, [[*encoded[i], EOS] for i in group], SYMBOLS, rule, count)
+            for i, hypotheses in zip(group, found, strict=True):
+                results[i] = [self._read(hypothesis) for hypothesis in hypotheses]
+            done += len(group)
+            note(done)
+        return results
+
+    def too_long(self, lines: Iterable[str]) -> list[int]:
+        """Which lines, counted from 0, have more tokens than `LONGEST`; they are not translated, and never cut."""
+        return [i for i, ids in enumerate(self.source.encode([line.strip() for line in lines])) if len(ids) > LONGEST]
+
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], length_penalty: float = 0.6, *, batch_tokens: int = 4096
+    ) -> list[float]:
+        """log P(target | source) / ((5 + |target|) / 6) ** length_penalty of each pair, the end symbol counted: what decoding
+        reports."""
+        if len(sources) != len(targets):
+            raise QkvError(f"{len(sources)} sources and {len(targets)} targets cannot be scored in pairs")
+        read = self.source.encode([s.strip() for s in sources])
+        written = self.target.encode([t.strip() for t in targets])
+        scores = [0.0] * len(sources)
+        rule = Beam(length_penalty=length_penalty)
+        todo = [i for i in range(len(sources)) if read[i]]
+        for group in batches(todo, [max(len(s), len(t)) + 1 for s, t in zip(read, written, strict=True)], batch_tokens):
+            logarithms = log_probabilities(self.model, [[*read[i], EOS] for i in group], [[*written[i], EOS] for i in group])
+            for i, logarithm in zip(group, logarithms, strict=True):
+                scores[i] = rule.value(logarithm, len(written[i]) + 1)
+        return scores
+
+    def _read(self, hypothesis: Hypothesis) -> Translation:
+        return Translation(self.target.decode(hypothesis.tokens), hypothesis.score, hypothesis.finished)
+
+
+@torch.inference_mode()
+def log_probabilities(model: torch.nn.Module, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
+    """log P(target | source) of each pair of id lists, both ending with their end symbol, in nats."""
+    device = next(model.parameters()).device
+    source, target = _padded(sources).to(device), _padded(targets).to(device)
+    lengths = torch.tensor([len(s) for s in sources], device=device)
+    sight = Plain() if len(set(map(len, sources))) == 1 else Padded(lengths)
+    given = torch.cat([target.new_full((len(targets), 1), BOS), target[:, :-1]], 1)
+    logits = model(source, sight, given).float()
+    of_truth = logits.gather(2, target[:, :, None])[:, :, 0] - logits.logsumexp(2)
+    present = torch.arange(target.shape[1], device=device) < torch.tensor([len(t) for t in targets], device=device)[:, None]
+    return (of_truth.double() * present).sum(1).tolist()
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
+
+
+def batches(places: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
+    """Sentences of similar length together, longest first, at most `tokens` positions each with padding (and always one
+    sentence)."""
+    groups: list[list[int]] = []
+    widest = math.inf
+    for place in sorted(places, key=lambda i: -lengths[i]):
+        if groups and (len(groups[-1]) + 1) * widest <= tokens:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+            widest = lengths[place]
+    return groups
+
+
+def load(run: Path | str, *, device: str = "auto", precision: str = "auto") -> Translator:
+    """The finished model of a run folder. `auto` computes in fp32 on a CPU, and in bf16 on a GPU that has it."""
+    where = machine.pick(device, "fp32" if precision == "auto" and not torch.cuda.is_available() else precision)
+    stored = load_stored(run, where.device)
+    return Translator(Stored(stored.model.to(where.precision), stored.source, stored.target))

@@ -1,0 +1,80 @@
+"""The attention of a pair of sentences, in every head, as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import torch
+from torch import Tensor
+
+from qkv.attention.sight import Plain
+from qkv.data.tokenizer import Tokenizer
+from qkv.decode.translate import Translator
+from qkv.error import QkvError
+from qkv.model.trace import Trace
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+PANEL = 0.16  # inches a token
+NAMES = {"encoder": "encoder: source to source", "memory": "decoder: target to source", "decoder": "decoder: target to target"}
+
+
+@torch.inference_mode()
+def weights(translator: Translator, source: str, target: str) -> tuple[dict[str, list[Tensor]], list[str], list[str]]:
+    """The attention weights, (H, T, S) for every level, of the three kinds of attention, with the source's and the target's
+    pieces."""
+    read = [*translator.source.encode([source])[0], Tokenizer.eos]
+    written = [Tokenizer.bos, *translator.target.encode([target])[0]]
+    if len(read) == 1:
+        raise QkvError("there is nothing to look at in an empty sentence")
+    trace = Trace()
+    memory = translator.model.encode(torch.tensor([read]), Plain(), trace=trace)
+    translator.model.decode(torch.tensor([written]), memory, trace=trace)
+    found: dict[str, list[Tensor]] = {name: [] for name in NAMES}
+    for path, weight in trace.weights.items():
+        kind = "memory" if path[0] == "decoder" and weight.shape[3] == len(read) and path[2] == "1" else path[0]
+        found[kind].append(weight[0].float())
+    return found, translator.source.pieces(read), translator.target.pieces(written)
+
+
+def draw(translator: Translator, source: str, target: str, path: Path) -> None:
+    """Save the picture: a row for every level, a column for every head; dark is where a head looks."""
+    found, read, written = weights(translator, source, target)
+    kinds = [kind for kind in NAMES if found[kind]]
+    heads = max(level.shape[0] for kind in kinds for level in found[kind])
+    rows = sum(len(found[kind]) for kind in kinds)
+    side = max(1.5, PANEL * max(len(read), len(written)))
+    figure = plt.figure(figsize=(side * heads + 1.2, side * rows + 0.5 * len(kinds) + 1.2), layout="constrained")
+    figure.suptitle(f"{source}\n{target}", fontsize=11)
+    parts = figure.subfigures(len(kinds), 1, height_ratios=[len(found[kind]) for kind in kinds], squeeze=False)[:, 0]
+    for part, kind in zip(parts, kinds, strict=True):
+        keys, queries = (read if kind != "decoder" else written), (read if kind == "encoder" else written)
+        part.suptitle(NAMES[kind], fontsize=10)
+        axes = part.subplots(len(found[kind]), heads, squeeze=False)
+        for level, weight in enumerate(found[kind]):
+            for head in range(heads):
+                _panel(
+                    axes[level, head],
+                    weight[head] if head < len(weight) else None,
+                    (queries, keys),
+                    level == len(found[kind]) - 1,
+                    head == 0,
+                )
+                if level == 0:
+                    axes[level, head].set_title(f"head {head + 1}", fontsize=8)
+            axes[level, 0].set_ylabel(f"block {level + 1}", fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _panel(axis: plt.Axes, weight: Tensor | None, labels: tuple[list[str], list[str]], bottom: bool, left: bool) -> None:
+    queries, keys = labels
+    if weight is None:
+        axis.axis("off")
+        return
+    axis.imshow(weight.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(keys)), keys if bottom else [], rotation=90, fontsize=6)
+    axis.set_yticks(range(len(queries)), queries if left else [], fontsize=6)
+    axis.tick_params(length=0)

@@ -1,0 +1,75 @@
+"""Attention as sublayers: of a sequence to itself, and of the decoder to the encoder's memory."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qkv.attention.attend import attend
+from qkv.attention.call import Call
+from qkv.model.context import Context
+from qkv.model.state import Once
+from qkv.spec import part
+from qkv.spec.pattern import Full
+
+
+def _heads(x: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _joined(x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B T D"]:
+    return x.transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2.2); q, k and v are one map, in that
+    order."""
+
+    def __init__(self, spec: part.Attention, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.qkv = nn.Linear(width, 3 * width, bias=spec.offset)
+        self.out = nn.Linear(width, width, bias=spec.offset)
+
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+        q, k, v = (_heads(part, self.spec.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        if ctx.state is not None:
+            k, v = ctx.state.keys(ctx.path).append(k, v)
+        call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first)
+        if ctx.trace is not None:
+            ctx.trace.attention(ctx.path, call)
+        return self.out(_joined(attend(call)))
+
+
+class MemoryAttention(nn.Module):
+    """Multi-head attention of the decoder to the encoder's memory (Vaswani et al. 2017, section 3.2.3)."""
+
+    def __init__(self, spec: part.MemoryAttention, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.q = nn.Linear(width, width, bias=spec.offset)
+        self.kv = nn.Linear(width, 2 * width, bias=spec.offset)
+        self.out = nn.Linear(width, width, bias=spec.offset)
+
+    def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T D"]:
+        memory = self._memory(ctx)
+        rows, length, width = x.shape
+        sentences = memory.k.shape[0]
+        # the hypotheses of a sentence ask as if they were one longer sequence: the memory is never copied for each
+        q = _heads(self.q(x).view(sentences, -1, width), self.spec.heads)
+        call = Call(q, memory.k, memory.v, Full(), memory.sight)
+        if ctx.trace is not None:
+            ctx.trace.attention(ctx.path, call)
+        return self.out(_joined(attend(call)).view(rows, length, width))
+
+    def _memory(self, ctx: Context) -> Once:
+        if ctx.state is not None and ctx.path in ctx.state.slots:
+            slot = ctx.state.slots[ctx.path]
+            assert isinstance(slot, Once)
+            return slot
+        assert ctx.memory is not None, "memory attention outside a decoder"
+        k, v = (_heads(part, self.spec.heads) for part in self.kv(ctx.memory.vectors).chunk(2, dim=-1))
+        once = Once(k, v, ctx.memory.sight)
+        if ctx.state is not None:
+            ctx.state.slots[ctx.path] = once
+        return once

@@ -1,0 +1,57 @@
+"""Sublayers in a row, each beside its residual connection."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qkv.model.attention import Attention, MemoryAttention
+from qkv.model.context import Context
+from qkv.model.feedforward import FeedForward
+from qkv.spec import part
+
+
+def sublayer(spec: part.Sublayer, width: int) -> nn.Module:
+    """The module of a sublayer."""
+    match spec:
+        case part.Attention():
+            return Attention(spec, width)
+        case part.MemoryAttention():
+            return MemoryAttention(spec, width)
+        case part.FeedForward():
+            return FeedForward(spec, width)
+
+
+class Residual(nn.Module):
+    """One sublayer with its norm, its dropout and the connection around it (Vaswani et al. 2017, sections 3.1 and 5.4)."""
+
+    def __init__(self, spec: part.Sublayer, norm: part.Norm, dropout: float, width: int) -> None:
+        super().__init__()
+        self.sublayer = sublayer(spec, width)
+        self.norm = nn.LayerNorm(width, eps=norm.epsilon)
+        self.before = isinstance(norm, part.PreNorm)
+        self.dropout = dropout
+
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+        if self.before:
+            return self._add(x, self.sublayer(self.norm(x), ctx), ctx)
+        return self.norm(self._add(x, self.sublayer(x, ctx), ctx))
+
+    def _add(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
+        if ctx.noise is None or self.dropout == 0:
+            return x + y
+        return torch.addcmul(x, y, ctx.noise.mask(y, self.dropout, ctx.path))
+
+
+class Block(nn.Module):
+    """Sublayers in a row."""
+
+    def __init__(self, spec: part.Block, width: int) -> None:
+        super().__init__()
+        self.sublayers = nn.ModuleList(Residual(s, spec.norm, spec.dropout, width) for s in spec.sublayers)
+
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+        for index, residual in enumerate(self.sublayers):
+            x = residual(x, ctx.at(str(index)))
+        return x

@@ -1,0 +1,40 @@
+"""What a sublayer may know besides its input: one small value, handed down and never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from qkv.attention.sight import Sight
+from qkv.model.dropout import Noise
+from qkv.model.state import Path, State
+from qkv.model.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the encoder hands the decoder."""
+
+    vectors: Float[Tensor, "B S D"]
+    sight: Sight
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The surroundings of one pass, as seen from one place in the model."""
+
+    sight: Sight
+    first: int = 0
+    memory: Memory | None = None
+    state: State | None = None
+    trace: Trace | None = None
+    noise: Noise | None = None
+    path: Path = ()
+
+    def at(self, name: str) -> Context:
+        """The same one step further down the path; a path is kept only where somebody asks for it."""
+        if self.state is None and self.trace is None and self.noise is None:
+            return self
+        return replace(self, path=(*self.path, name))

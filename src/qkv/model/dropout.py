@@ -1,0 +1,47 @@
+"""Dropout that draws from a counter: the same seed, step and path give the same mask, with no saved state.
+
+PyTorch's own dropout on a CPU draws one random number for each element, one after the other, and costs a sixth of a training
+step. Here 64 random bits from a small fast generator serve four elements.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qkv.model.state import Path
+
+LEVELS = 2**16
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where the random numbers of one pass come from; a training step that adds up several passes gives each its own."""
+
+    seed: int
+    step: int
+
+    def mask(self, like: Tensor, probability: float, path: Path) -> Float[Tensor, "..."]:
+        """Zeros with the probability (to 1/65536), and 1/(1-probability) elsewhere, in the shape of `like`."""
+        threshold = round(probability * LEVELS)
+        key = (self.seed, self.step, zlib.crc32("/".join(path).encode()))
+        drawn = _levels(like, key)
+        kept = drawn >= threshold - LEVELS // 2
+        return kept.to(like.dtype).mul_(LEVELS / (LEVELS - threshold))
+
+
+def _levels(like: Tensor, key: tuple[int, int, int]) -> Tensor:
+    """Uniform int16 in the shape of `like`, a function of the key."""
+    if like.is_cuda:
+        generator = torch.Generator(like.device)
+        generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        return torch.empty(like.shape, dtype=torch.int16, device=like.device).random_(
+            -LEVELS // 2, LEVELS // 2, generator=generator
+        )
+    words = np.random.SFC64(np.random.SeedSequence(key)).random_raw(-(-like.numel() // 4))
+    return torch.from_numpy(words.view(np.int16)[: like.numel()]).view(like.shape)

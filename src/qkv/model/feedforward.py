@@ -1,0 +1,22 @@
+"""The position-wise feed-forward sublayer."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qkv.model.context import Context
+from qkv.spec import part
+
+
+class FeedForward(nn.Module):
+    """max(0, x W1 + b1) W2 + b2 (Vaswani et al. 2017, equation 2)."""
+
+    def __init__(self, spec: part.FeedForward, width: int) -> None:
+        super().__init__()
+        self.into = nn.Linear(width, spec.hidden)
+        self.out = nn.Linear(spec.hidden, width)
+
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+        return self.out(functional.relu(self.into(x), inplace=True))

@@ -1,0 +1,1 @@
+"""One file for each paper: a description in the paper's words and order."""

@@ -1,0 +1,1 @@
+"""The grammar: models, data and runs as frozen values in pure Python."""

@@ -1,0 +1,107 @@
+"""Where text lies and how it is cut into pieces, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qkv.error import QkvError, unknown
+
+KINDS = ("bpe", "unigram", "bytes", "characters")
+
+
+def _whole(owner: object, size: object) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise QkvError(f"{type(owner).__name__}.size must be a whole number of at least 1, not {size!r}")
+
+
+def _names(owner: object, place: str, names: object) -> None:
+    if not isinstance(names, tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        raise QkvError(f"{type(owner).__name__}.{place} must be a tuple of names, at least one, not {names!r}")
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """A vocabulary of `size` entries, or of fewer where the text supports no more; the special entries count."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        _whole(self, self.size)
+
+
+@dataclass(frozen=True)
+class Exactly:
+    """A vocabulary of `size` entries and no other number, the special ones counted; an error where the text supports fewer."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        _whole(self, self.size)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """How text is cut into pieces.
+
+    The kind is one of: "bpe", merges of frequent pairs (Sennrich et al. 2016); "unigram", the most probable pieces (Kudo 2018);
+    "bytes", merges of bytes, to which no text is unknown; "characters". A joint tokenizer is one for both sides.
+    """
+
+    kind: str = "bpe"
+    vocabulary: AtMost | Exactly = AtMost(10000)
+    joint: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("kind of tokenizer", str(self.kind), KINDS)
+        if not isinstance(self.vocabulary, AtMost | Exactly):
+            raise QkvError(f"Tokenizer.vocabulary must be AtMost(size) or Exactly(size), not {self.vocabulary!r}")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Parallel text in files for each side, where line i of a source file and line i of its target file belong together.
+
+    Several files are read one after the other: the first source file stands beside the first target file.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _names(self, "source", self.source)
+        _names(self, "target", self.target)
+        if len(self.source) != len(self.target):
+            raise QkvError(
+                f"{len(self.source)} source file(s) {', '.join(self.source)} but {len(self.target)} target file(s) "
+                f"{', '.join(self.target)}: name one target file for each source file, in the same order"
+            )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Parallel text in tables that hold both sides: .tsv or .jsonl, also .gz.
+
+    The two fields name the source and the target: columns in the header line of a .tsv, or, where it has no header, their numbers
+    counted from 1 ("1", "2"); keys of the objects of a .jsonl, one object a line. Several tables are read one after the other.
+    """
+
+    files: tuple[str, ...]
+    fields: tuple[str, str]
+
+    def __post_init__(self) -> None:
+        _names(self, "files", self.files)
+        _names(self, "fields", self.fields)
+        if len(self.fields) != 2 or self.fields[0] == self.fields[1]:
+            raise QkvError(f"Pairs.fields must be two different fields, the source and the target, not {self.fields!r}")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """No validation text was given: this share of the training pairs is held out for it, at least one pair."""
+
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share < 1:
+            raise QkvError(f"HeldOut.share must lie between 0 and 1, such as 0.01, not {self.share!r}")

@@ -1,0 +1,165 @@
+"""A training run as a value: enough to train the same model again. It is what `run.toml` and every recipe say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qkv.error import QkvError, unknown
+from qkv.spec.data import Files, HeldOut, Pairs, Tokenizer
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Kingma and Ba 2014, with the constants of Vaswani et al. 2017, section 5.3."""
+
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-9
+
+
+@dataclass(frozen=True)
+class Noam:
+    """factor * width^-0.5 * min(step^-0.5, step * warmup^-1.5) (Vaswani et al. 2017, equation 3)."""
+
+    warmup: int = 4000
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A straight line up to `peak` over `warmup` steps, then half a cosine down to `last` x peak at the end of the run."""
+
+    peak: float
+    warmup: int = 1000
+    last: float = 0.0
+
+
+Schedule = Noam | Cosine
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Batches of at most `tokens` positions on either side, padding included; a step adds up `accumulate` of them."""
+
+    tokens: int = 4096
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.accumulate < 1:
+            raise QkvError(f"a batch holds at least one token and a step at least one batch, not {self}")
+
+
+@dataclass(frozen=True)
+class NoClip:
+    """Gradients as they are, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The norm of all gradients together is held to `norm`."""
+
+    norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Train for a number of optimiser steps."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Train for a number of passes over the training text."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """Train for a time: the number of steps that fit is fixed early in the run, and written down."""
+
+    number: float
+
+
+Budget = Steps | Epochs | Minutes
+
+
+@dataclass(frozen=True)
+class ToTheEnd:
+    """Never stop early."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Stop when the validation loss has not improved for so many evaluations."""
+
+    evaluations: int = 10
+
+
+Stopping = ToTheEnd | Patience
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every so many steps: the validation loss, and the BLEU of the first `sentences` validation pairs, greedily translated
+    (0: none).
+
+    `tokenise` is sacreBLEU's: "13a" for natural text, "none" for text that is tokenised already.
+    """
+
+    every: int = 500
+    sentences: int = 200
+    tokenise: str = "13a"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """A checkpoint every so many steps; the last `keep` stay, and the final model is the average of the last `average` of
+    them."""
+
+    every: int = 500
+    keep: int = 5
+    average: int = 5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.average <= self.keep or self.every < 1:
+            raise QkvError(f"of the checkpoints kept at least one is averaged, and no more than are kept: not {self}")
+
+
+PRECISIONS = ("auto", "fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    model: str
+    train: Files | Pairs
+    valid: Files | Pairs | HeldOut = HeldOut()
+    changes: tuple[str, ...] = ()
+    tokenizer: Tokenizer = Tokenizer()
+    longest: int = 256
+    batching: Batching = Batching()
+    optimiser: Adam = Adam()
+    schedule: Schedule = Noam()
+    smoothing: float = 0.1
+    clip: NoClip | Clip = NoClip()
+    budget: Budget = Epochs(10)
+    stopping: Stopping = ToTheEnd()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.device not in DEVICES:
+            raise unknown("device", self.device, DEVICES)
+        if not 0 <= self.smoothing < 1:
+            raise QkvError(f"label smoothing is a share of probability below 1, not {self.smoothing}")
+        if self.longest < 1:
+            raise QkvError(f"the longest sentence has at least one token, not {self.longest}")

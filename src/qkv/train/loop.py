@@ -1,0 +1,317 @@
+"""The training loop: what happens between two sentences of text and a model.
+
+A run depends on nothing but its description, its text and its seed: the order of batches and the masks of dropout are
+functions of (seed, step), so that a run that was interrupted goes on as if it never had been.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from qkv import device as machine
+from qkv.data.batch import Batch, Plan, plan
+from qkv.data.corpus import Prepared
+from qkv.decode.rule import Beam
+from qkv.decode.translate import Translator
+from qkv.error import QkvFailure
+from qkv.model.dropout import Noise
+from qkv.model.transformer import EncoderDecoder, build
+from qkv.spec.model import EncoderDecoder as Spec
+from qkv.spec.run import Clip, Epochs, Minutes, Patience, Run, Steps
+from qkv.store import Stored, put_weights, weights_of
+from qkv.train import checkpoint as checkpoints
+from qkv.train.checkpoint import Checkpoint, Progress
+from qkv.train.evaluate import batch_of, bleu, losses, perplexity, refuse_unknown, validation_loss
+from qkv.train.journal import Journal
+from qkv.train.loss import Smoothing
+from qkv.train.optimiser import moments, optimiser, put_moments
+from qkv.train.schedule import learning_rate
+
+LOG_EVERY = 20
+FIX_AFTER = 0.05  # the share of `Minutes` after which the number of steps is fixed
+SPARE = 0.02  # the share kept free for the end of the run
+MENDING = "what was saved before is kept. A lower learning rate, a longer warm-up or clip=Clip(1.0) may help"
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, line: str) -> None: ...
+
+    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None: ...
+
+
+class Interrupted(Exception):
+    """A signal asked the run to save and stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a run stands on."""
+
+    run: Run
+    folder: Path
+    spec: Spec
+    prepared: Prepared
+    where: machine.Device
+
+
+class Loop:
+    """A run in progress."""
+
+    def __init__(self, ground: Ground, journal: Journal, watch: Watch) -> None:
+        self.ground, self.run, self.journal, self.watch = ground, ground.run, journal, watch
+        self.model = build(ground.spec, self.run.seed).to(ground.where.device)
+        self.adam = optimiser(self.run.optimiser, self.model)
+        self.progress = Progress(build=machine.build_of_machine())
+        self.plan = self._plan(0)
+        refuse_unknown(self.run.evaluation.tokenise)
+        self._valid_pairs = ground.prepared.valid_pairs()
+        self._began = time.monotonic()
+        self._spoke = (0, self._began)  # tokens then, and when: of the last speed told
+        self._evaluation_seconds = 0.0
+        self._durations: deque[float] = deque(maxlen=1000)  # seconds of the last steps
+        match self.run.budget:
+            case Steps(number=number):
+                self.progress.steps = number
+            case Epochs(number=number):
+                self.progress.steps = math.ceil(number * len(self.plan) / self.run.batching.accumulate)
+            case Minutes():
+                pass
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        own = self.progress.build
+        put_weights(self.model, saved.weights, self.ground.folder)
+        put_moments(self.adam, self.model, saved.moments)
+        if saved.progress.build != own:
+            self.watch.say(
+                f"this machine differs from the one before ({saved.progress.build} then, {own} now): the order of the data "
+                f"is the same, bits may differ"
+            )
+        self.progress = replace(saved.progress, build=own)
+        self.plan = self._plan(self.progress.epoch)
+        self._spoke = (self.progress.tokens, time.monotonic())
+        self.journal.cut(self.progress.journal)
+
+    def finish(self) -> str:
+        """Train to the end of the run; why it ended. Raises Interrupted after saving, if a signal came."""
+        with _signals() as came:
+            if self.progress.owed:
+                self.progress.owed = False
+                self._regularly()
+            while not self._over() and not self._out_of_patience():
+                self.step()
+                if came:
+                    self.progress.owed = True
+                    self.save()
+                    raise Interrupted(came[0])
+                self._regularly()
+            if not self._over():
+                self.save()
+                return f"the validation loss has not improved for {self.progress.since_best} evaluations"
+        return f"all {self.progress.steps:,} steps are made"
+
+    def step(self) -> None:
+        """One step of the optimiser, over `accumulate` batches, each token with the same weight."""
+        progress = self.progress
+        step = progress.step + 1
+        rate = learning_rate(self.run.schedule, step, progress.steps or 2**31, self.ground.spec.width)
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        batches = [self._next_batch() for _ in range(self.run.batching.accumulate)]
+        tokens = sum(batch.tokens for batch in batches)
+        plain = self._gradients(batches, tokens, step)
+        if not math.isfinite(plain):
+            raise QkvFailure(
+                f"the loss of step {step} is not a number (epoch {progress.epoch}, batch {progress.batch - 1} of "
+                f"{len(self.plan)}); "
+                f"{MENDING}"
+            )
+        if isinstance(self.run.clip, Clip):
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip.norm)
+        self.adam.step()
+        progress.step = step
+        progress.tokens += tokens
+        self._log(plain, tokens, rate)
+
+    def _gradients(self, batches: list[Batch], tokens: int, step: int) -> float:
+        """Set the gradient of the mean loss per token over all batches; give back the sum of their plain losses."""
+        self.adam.zero_grad(set_to_none=True)
+        where = self.ground.where
+        total = torch.zeros((), dtype=torch.float64, device=where.device)
+        for place, batch in enumerate(batches):
+            noise = Noise(self.run.seed, step * len(batches) + place)
+            with torch.autocast(where.device.type, where.precision, enabled=where.precision != torch.float32):
+                smoothed, plain = losses(self.model, batch, Smoothing(self.run.smoothing), noise, where.precision)
+            (smoothed / tokens).backward()
+            total += plain
+        return total.item()
+
+    def _next_batch(self) -> Batch:
+        progress = self.progress
+        if progress.batch >= len(self.plan):
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            self.plan = self._plan(progress.epoch)
+        batch = batch_of(self.ground.prepared.train, self.plan[progress.batch])
+        progress.batch += 1
+        return batch.to(self.ground.where.device)
+
+    def _plan(self, epoch: int) -> Plan:
+        corpus = self.ground.prepared.train
+        return plan(
+            corpus.source.lengths, corpus.target.lengths, tokens=self.run.batching.tokens, seed=self.run.seed, epoch=epoch
+        )
+
+    def _over(self) -> bool:
+        return 0 < self.progress.steps <= self.progress.step
+
+    def _log(self, plain: float, tokens: int, rate: float) -> None:
+        progress = self.progress
+        progress.unlogged_loss += plain
+        progress.unlogged_tokens += tokens
+        now = time.monotonic()
+        self._durations.append(now - self._began)
+        progress.seconds += now - self._began
+        self._began = now
+        if progress.step % LOG_EVERY and not self._over():
+            return
+        loss, speed = (
+            progress.unlogged_loss / progress.unlogged_tokens,
+            (progress.tokens - self._spoke[0]) / (now - self._spoke[1]),
+        )
+        progress.unlogged_loss, progress.unlogged_tokens = 0.0, 0
+        self._spoke = (progress.tokens, now)
+        self.journal.write(
+            "step",
+            step=progress.step,
+            epoch=progress.epoch,
+            loss=loss,
+            rate=rate,
+            tokens=progress.tokens,
+            tokens_per_second=round(speed),
+            seconds=round(progress.seconds, 2),
+        )
+        self.watch.step(progress.step, progress.steps, loss, speed, self._seconds_left())
+
+    def _seconds_left(self) -> float:
+        if isinstance(self.run.budget, Minutes) and not self.progress.steps:
+            return max(0.0, 60 * self.run.budget.number - self.progress.seconds)
+        return (self.progress.steps - self.progress.step) * self.progress.seconds / self.progress.step
+
+    def _regularly(self) -> None:
+        """What happens every so many steps: evaluation, a checkpoint, and once, the fixing of the number of steps."""
+        step = self.progress.step
+        fixing = (
+            isinstance(self.run.budget, Minutes)
+            and not self.progress.steps
+            and self.progress.seconds > FIX_AFTER * 60 * self.run.budget.number
+        )
+        if step % self.run.evaluation.every == 0 or fixing or self._over():
+            self.evaluate()
+        if fixing:
+            self._fix_steps()
+        if step % self.run.checkpoints.every == 0 or self._over():
+            self.save()
+
+    def _fix_steps(self) -> None:
+        """From here on the run has a number of steps, so that it can be trained again exactly."""
+        assert isinstance(self.run.budget, Minutes)
+        progress = self.progress
+        total = 60 * self.run.budget.number * (1 - SPARE)
+        # the median: the first steps are slower, and so are those during which something else had the machine
+        a_step = statistics.median(self._durations) + self._evaluation_seconds / self.run.evaluation.every
+        progress.steps = progress.step + max(1, int((total - progress.seconds) / a_step))
+        self.journal.write("steps", step=progress.step, steps=progress.steps, seconds=round(progress.seconds, 2))
+        self.watch.say(
+            f"{self.run.budget.number:g} minutes are {progress.steps:,} steps at this speed; the run now has that many"
+        )
+
+    def evaluate(self) -> None:
+        """Validation loss, and BLEU by greedy translation; how they are is told and written down."""
+        start = time.monotonic()
+        fields = self.measure(self.model)
+        progress = self.progress
+        if not math.isfinite(fields["loss"]):
+            raise QkvFailure(f"the validation loss of step {progress.step} is not a number; {MENDING}")
+        if fields["loss"] < progress.best:
+            progress.best, progress.since_best = fields["loss"], 0
+        else:
+            progress.since_best += 1
+        self._evaluation_seconds = time.monotonic() - start
+        self._pass_time()
+        self.journal.write("evaluation", step=progress.step, seconds=round(progress.seconds, 2), **fields)
+        self.watch.say(f"step {progress.step:,}: {said(fields)}")
+
+    def measure(self, model: EncoderDecoder) -> dict[str, Any]:
+        """Validation loss and BLEU of a model."""
+        prepared, how = self.ground.prepared, self.run.evaluation
+        loss = validation_loss(model, prepared.valid, self.run.batching.tokens)
+        fields: dict[str, Any] = {"loss": loss, "perplexity": perplexity(loss)}
+        pairs = self._valid_pairs[: how.sentences]
+        if pairs:
+            model.eval()
+            found = Translator(Stored(model, *prepared.tokenizers)).translate([s for s, _ in pairs], Beam(1))
+            fields["bleu"] = bleu([best[0].text for best in found], [t for _, t in pairs], how.tokenise).value
+        return fields
+
+    def _pass_time(self) -> None:
+        """Time spent on evaluation and saving is the run's time, but not part of its speed."""
+        now = time.monotonic()
+        self.progress.seconds += now - self._began
+        self._spoke = (self._spoke[0], self._spoke[1] + now - self._began)
+        self._began = now
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises QkvFailure rather than keep weights that are not numbers."""
+        for name, weight in weights_of(self.model).items():
+            if not torch.isfinite(weight).all():
+                raise QkvFailure(f"after step {self.progress.step} {name} is not made of numbers; {MENDING}")
+        self._pass_time()
+        self.journal.sync()
+        self.progress.journal = self.journal.length
+        how = self.run.checkpoints
+        checkpoints.save(
+            self.ground.folder,
+            Checkpoint(self.progress, weights_of(self.model), moments(self.adam, self.model)),
+            how.keep,
+            how.every,
+        )
+        self._pass_time()
+
+    def _out_of_patience(self) -> bool:
+        return isinstance(self.run.stopping, Patience) and self.progress.since_best >= self.run.stopping.evaluations
+
+
+def said(fields: dict[str, Any]) -> str:
+    """A measurement in words."""
+    words = f"validation loss {fields['loss']:.4f}, perplexity {fields['perplexity']:.2f}"
+    return words + (f", BLEU {fields['bleu']:.2f}" if "bleu" in fields else "")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C are noted, to be answered at the end of the step; outside, they do what they did before."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

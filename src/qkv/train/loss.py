@@ -1,0 +1,106 @@
+"""Cross-entropy with label smoothing, from the decoder's vectors in one go.
+
+The logits of a batch are the largest thing a small model makes: V numbers for each target token. They are computed a few rows
+at a time, turned into their own gradient where they stand, multiplied out, and dropped, so that they pass through the cache
+once and never stand in memory whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+ROWS = 256  # a slab of logits of this many rows and 10,000 columns is 10 MB in fp32
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """The target is the truth with probability 1 - amount, and any other entry, equally, with the rest (Vaswani et al. 2017,
+    section 5.4).
+
+    The released code shares `amount` among the V - 1 wrong entries; so do we.
+    """
+
+    amount: float = 0.1
+
+
+def reference(
+    hidden: Float[Tensor, "N D"], weight: Float[Tensor, "V D"], target: Int[Tensor, " N"], smoothing: Smoothing
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """What `smoothed_cross_entropy` computes, written out: the smoothed loss and the plain one, both summed over N, in nats."""
+    entries = weight.shape[0]
+    logarithms = (hidden @ weight.t()).log_softmax(-1)
+    wrong = smoothing.amount / (entries - 1)
+    truth = logarithms.gather(1, target[:, None]).sum()
+    smoothed = -(1 - smoothing.amount - wrong) * truth - wrong * logarithms.sum()
+    return smoothed, -truth.detach()
+
+
+class _SmoothedCrossEntropy(torch.autograd.Function):
+    """The gradient is made in the forward pass, where the logits are at hand.
+
+    With e = amount/(V-1), the gradient of a row's loss by its logits is softmax - e - (1-amount-e) [truth]: the constant e
+    leaves as one vector for all rows (the sum of the weight's rows), so that smoothing costs no pass over the logits.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor, amount: float, precision: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        entries = weight.shape[0]
+        wrong = amount / (entries - 1)
+        right = 1 - amount - wrong
+        narrow = weight.to(precision)
+        every = weight.sum(0)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight)
+        plain = hidden.new_zeros((), dtype=torch.float64)
+        spread = hidden.new_zeros((), dtype=torch.float64)
+        for start in range(0, len(hidden), ROWS):
+            rows = hidden[start : start + ROWS]
+            truth = target[start : start + ROWS, None]
+            slab = (rows.to(precision) @ narrow.t()).to(hidden.dtype)
+            of_truth = slab.gather(1, truth)
+            peak = slab.amax(-1, keepdim=True)
+            slab = torch.softmax(slab, -1)
+            # the largest probability is at least 1/V, so its logarithm is safe where that of the truth may not be
+            normaliser = peak - slab.amax(-1, keepdim=True).log()
+            plain += (normaliser - of_truth).sum()
+            spread += entries * normaliser.sum() - (rows @ every).sum()
+            slab.scatter_add_(1, truth, slab.new_full((1, 1), -right).expand(len(rows), 1))
+            gradient = slab.to(precision)
+            torch.sub((gradient @ narrow).to(hidden.dtype), every, alpha=wrong, out=hidden_gradient[start : start + ROWS])
+            if precision == weight.dtype:
+                weight_gradient.addmm_(gradient.t(), rows)
+            else:
+                weight_gradient += gradient.t() @ rows.to(precision)
+        weight_gradient -= wrong * hidden.sum(0)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)  # pyright: ignore[reportAttributeAccessIssue]
+        plain = plain.to(hidden.dtype)
+        smoothed = right * plain + wrong * spread.to(hidden.dtype)
+        ctx.mark_non_differentiable(plain)  # pyright: ignore[reportAttributeAccessIssue]
+        return smoothed, plain
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # pyright: ignore
+        hidden_gradient, weight_gradient = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        return hidden_gradient * gradient, weight_gradient * gradient, None, None, None
+
+
+def smoothed_cross_entropy(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    target: Int[Tensor, " N"],
+    smoothing: Smoothing,
+    precision: torch.dtype = torch.float32,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The smoothed loss, which has a gradient, and the plain one, which has none; both summed over N, in nats.
+
+    `precision` is that of the two large matrix products; all else is in the precision of `hidden`.
+    """
+    precision = hidden.dtype if precision == torch.float32 else precision
+    return _SmoothedCrossEntropy.apply(hidden, weight, target, smoothing.amount, precision)  # pyright: ignore

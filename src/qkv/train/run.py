@@ -1,0 +1,155 @@
+"""A whole run: from a description to a finished run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from qkv import device as machine
+from qkv.data.corpus import Prepared, default_cache, prepare
+from qkv.data.text import fingerprint
+from qkv.data.tokenizer import Tokenizers
+from qkv.error import QkvError
+from qkv.look import curves
+from qkv.papers.catalogue import named
+from qkv.spec import plain
+from qkv.spec.count import parameters
+from qkv.spec.data import HeldOut
+from qkv.spec.model import EncoderDecoder, Joint, Separate
+from qkv.spec.run import Run
+from qkv.store import load_spec, load_tokenizers, save_spec, save_tokenizers, save_weights
+from qkv.train import checkpoint as checkpoints
+from qkv.train.journal import Journal, Mirror, read
+from qkv.train.loop import Ground, Loop, Watch, said
+from qkv.train.run_folder import RECIPE, differences, held, read_run, write_run
+
+WEIGHTS = "model.safetensors"
+
+
+def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror: Mirror | None = None) -> None:
+    """Train a run into its folder. Raises QkvError for a wrong call, QkvFailure if training fails, Interrupted if a signal
+    stopped it."""
+    # asked first: what is wrong with the model should be said before the text is read
+    describe(run, (8, 8))
+    with held(folder):
+        _agree(run, folder, resume)
+        prepared = _prepare(run, folder)
+        for line in prepared.report.lines():
+            watch.say(line)
+        spec = describe(run, prepared.report.vocabularies)
+        where = machine.pick(run.device, run.precision)
+        _begin(run, folder, spec, prepared)
+        journal = Journal(folder / "journal.jsonl", mirror)
+        try:
+            loop = Loop(Ground(run, folder, spec, prepared, where), journal, watch)
+            watch.say(
+                f"{run.model}: {parameters(spec):,} parameters on {where.device}, "
+                f"{'bf16' if where.precision.itemsize == 2 else 'fp32'} ({where.why})"
+            )
+            watch.say(f"{len(loop.plan):,} batches an epoch, {loop.plan.padding:.1%} of their positions padding")
+            _run(loop, resume)
+        finally:
+            journal.close()
+
+
+def describe(run: Run, vocabulary: tuple[int, int]) -> EncoderDecoder:
+    """The model of a run for the sizes of its vocabularies, with the changes made to it."""
+    source, target = vocabulary
+    spec = named(run.model, Joint(source) if run.tokenizer.joint else Separate(source, target))
+    for setting in run.changes:
+        spec = plain.change(spec, setting)
+    return spec
+
+
+def _agree(run: Run, folder: Path, resume: bool) -> None:
+    """See to it that the folder and the call are about the same run."""
+    if not (folder / RECIPE).is_file():
+        if any(path.name != ".lock" for path in folder.iterdir()):
+            raise QkvError(f"{folder} is not empty and holds no run; give --out another folder")
+        return
+    if not resume:
+        raise QkvError(f"{folder} holds a run already; go on with it by --resume, or give --out another folder")
+    changed = differences(read_run(folder / RECIPE), run)
+    if changed:
+        raise QkvError(f"{folder} was begun with other options: {'; '.join(changed)}. A run that goes on keeps its options")
+
+
+def _prepare(run: Run, folder: Path) -> Prepared:
+    """The text, cut by the run's own tokenizers if it has some already."""
+    begun = (folder / "model.json").is_file()
+    cut = Tokenizers(*load_tokenizers(folder, load_spec(folder))) if begun else run.tokenizer
+    return prepare(run.train, run.valid, cut, seed=run.seed, longest=run.longest, cache=default_cache())
+
+
+def _begin(run: Run, folder: Path, spec: EncoderDecoder, prepared: Prepared) -> None:
+    """Write down what the run is, or see that its text is still what it was."""
+    note = folder / "text.json"
+    texts = {"training": fingerprint(run.train)}
+    if not isinstance(run.valid, HeldOut):
+        texts["validation"] = fingerprint(run.valid)
+    if note.is_file():
+        before = json.loads(note.read_text(encoding="utf-8"))
+        changed = [name for name in texts if before.get(name) != texts[name]]
+        if changed:
+            raise QkvError(
+                f"the {' and '.join(changed)} text is not what {folder} was begun with; a run that goes on keeps its text"
+            )
+    if (folder / "model.json").is_file():
+        return  # nothing is written a second time: a disk that is full by now would leave less than there was
+    write_run(folder, run)  # first: a folder that holds it can be gone on with
+    note.write_text(json.dumps(texts, indent=1) + "\n", encoding="utf-8")
+    save_tokenizers(folder, *prepared.tokenizers)
+    save_spec(folder, spec)
+
+
+def _run(loop: Loop, resume: bool) -> None:
+    folder, watch = loop.ground.folder, loop.watch
+    if resume and finished(folder):
+        watch.say("this run is finished; there is nothing to go on with")
+        return
+    found, damaged = checkpoints.newest(folder) if resume else (None, [])
+    for problem in damaged:
+        watch.say(f"warning: {problem}; going back to the checkpoint before it")
+    if found:
+        loop.restore(checkpoints.load(found))
+        watch.say(f"going on from step {loop.progress.step:,}")
+    elif resume:
+        loop.journal.cut(0)
+        watch.say("no checkpoint was written before the run stopped: starting over")
+    why = loop.finish()
+    watch.say(f"done: {why}")
+    finish(loop)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has come to its very end, where its final model was measured."""
+    return (folder / checkpoints.MANIFEST).is_file() and any(line["kind"] == "final" for line in read(folder / "journal.jsonl"))
+
+
+def finish(loop: Loop) -> None:
+    """Average the last checkpoints into the final model, measure it, and draw the curves."""
+    folder = loop.ground.folder
+    paths = []
+    for path in checkpoints.all_of(folder)[-loop.run.checkpoints.average :]:
+        problem = checkpoints.damage(path)
+        if problem:
+            loop.watch.say(f"warning: {problem}; it is left out of the average")
+        else:
+            paths.append(path)
+    weights = checkpoints.average(paths)
+    aside = folder / f".writing-{WEIGHTS}"
+    save_weights(aside, weights)
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.rename(folder / WEIGHTS)
+    checkpoints.write_manifest(
+        folder, ["model.json", RECIPE, WEIGHTS, *sorted(path.name for path in folder.glob("*tokenizer.json"))]
+    )
+    for name, parameter in loop.model.named_parameters():
+        parameter.data.copy_(weights[name])
+    fields = loop.measure(loop.model)
+    loop.journal.write("final", step=loop.progress.step, averaged=len(paths), seconds=round(loop.progress.seconds, 2), **fields)
+    loop.watch.say(f"the average of the last {len(paths)} checkpoints: {said(fields)}")
+    curves.draw(read(folder / "journal.jsonl"), folder / "curves.png", f"{loop.run.model}, {folder.name}")
+    loop.watch.say(f"the run is in {folder}: `qkv translate {folder}` uses it, {folder / 'curves.png'} shows how it learned")

@@ -1,0 +1,38 @@
+"""What all tests share: checked shapes, the folder of real data, few and steady examples."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Before anything imports qkv, or the modules already loaded would stay unchecked.
+if "QKV_NO_SHAPES" not in os.environ:
+    from jaxtyping import install_import_hook
+
+    # The rooms with tensors. The grammar refuses wrong values by itself, in words, and is tested for just that.
+    rooms = "attention data decode interop look model store train".split()
+    install_import_hook([f"qkv.{room}" for room in rooms], "beartype.beartype")
+
+settings.register_profile(
+    "qkv",
+    deadline=None,  # the first call of a kernel is slow, and time is never asserted
+    max_examples=20,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("qkv")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets, named by QKV_DATA; without it, the test is skipped."""
+    named = os.environ.get("QKV_DATA")
+    if not named:
+        pytest.skip("needs real data: set QKV_DATA to the folder that holds the data sets")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.fail(f"QKV_DATA names {folder}, which is not a folder")
+    return folder

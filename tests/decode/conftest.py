@@ -1,0 +1,77 @@
+"""Small models to search with, in fp64 so that no two hypotheses are equally good by rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qkv.data.tokenizer import Tokenizer
+from qkv.decode.beam import Symbols
+from qkv.decode.translate import Translator
+from qkv.model.transformer import EncoderDecoder, build
+from qkv.papers.transformer import transformer
+from qkv.spec.data import AtMost
+from qkv.spec.data import Tokenizer as TokenizerSpec
+from qkv.spec.model import Joint, Separate, Untied
+from qkv.store import Stored
+
+MakeModel = Callable[..., EncoderDecoder]
+
+
+AWAY = torch.full((16,), 0.5, dtype=torch.float64)
+
+
+def _made(
+    source: int, target: int | None = None, *, seed: int = 0, sharpness: float = 3.0, ending: float = 0.2
+) -> EncoderDecoder:
+    """A random model; the sharper, the more it prefers some tokens to others."""
+    vocabulary = Joint(source) if target is None else Separate(source, target)
+    # tied matrices would make a random model repeat its last token for ever
+    spec = replace(transformer(vocabulary, width=16, hidden=24, heads=2, depth=1), tie=Untied())
+    model = build(spec, seed).double().eval()
+    model.output.weight.data *= sharpness
+    # so that some sentences end early and some late, whatever the chances of the seed
+    model.decoder.blocks[-1].sublayers[-1].norm.bias.data += AWAY
+    model.output.weight.data[Tokenizer.eos] = ending * sharpness * AWAY
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data *= 3.0  # so that what follows depends on all that was read and written
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_model() -> MakeModel:
+    """Makes random models of some vocabulary."""
+    return _made
+
+
+@pytest.fixture(scope="session")
+def symbols() -> Symbols:
+    return Symbols(Tokenizer.pad, Tokenizer.bos, Tokenizer.eos)
+
+
+@pytest.fixture(scope="session")
+def translator() -> Translator:
+    """A random model between two made languages of characters, so that every text has one spelling in pieces."""
+    how = TokenizerSpec("characters", AtMost(50))
+    source, target = Tokenizer.train(how, ["abcdefgh klm"]), Tokenizer.train(how, ["ABCDEFGHIKLMNO"])
+    model = _made(source.size, target.size, seed=3, sharpness=5.0)
+    # an unknown piece has no spelling: a translation in which there is one could not be read back, so let there be few
+    model.output.weight.data[Tokenizer.unknown] = -8 * AWAY
+    return Translator(Stored(model, source, target))
+
+
+def random_sources(count: int, entries: int, *, longest: int = 9, seed: int = 0) -> list[list[int]]:
+    """Sentences of random lengths, each with its end symbol."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
+    return [[*torch.randint(3, entries, (length,), generator=generator).tolist(), Tokenizer.eos] for length in lengths]
+
+
+@pytest.fixture(scope="session")
+def sources() -> Callable[..., list[list[int]]]:
+    """Makes random sources."""
+    return random_sources

@@ -1,0 +1,205 @@
+"""Beam search: a full beam finds what there is to be found, and a sentence is searched as if it were alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+import torch
+
+from qkv.attention.sight import Plain
+from qkv.decode.beam import Hypothesis, search
+from qkv.decode.rule import Beam
+from qkv.decode.translate import log_probabilities
+from qkv.error import QkvError
+
+PAD, BOS, EOS = 0, 1, 2
+FULL = 128  # more than there are hypotheses below
+
+
+def brute_force(model, source: list[int], least: int, most: int, alpha: float) -> list[tuple[float, tuple[int, ...]]]:
+    """Every sentence that may be said, valued by its own full pass, best first; only `most` counts the end symbol."""
+    memory = model.encode(torch.tensor([source]), Plain())
+    found = []
+    for length in range(least, most):
+        for tokens in itertools.product(
+            [t for t in range(model.spec.vocabulary.target) if t not in (PAD, BOS, EOS)], repeat=length
+        ):
+            logits = model.logits(model.decode(torch.tensor([[BOS, *tokens]]), memory))[0]
+            logarithm = logits.log_softmax(-1)[torch.arange(length + 1), torch.tensor([*tokens, EOS])].sum().item()
+            found.append((logarithm / ((5 + length + 1) / 6) ** alpha, tokens))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.6, 1.0, 3.0])
+@pytest.mark.parametrize(("entries", "least", "most"), [(5, 0, 5), (6, 0, 4), (5, 2, 5), (7, 1, 3)])
+@torch.no_grad()
+def test_a_full_beam_equals_exhaustive_search(make_model, symbols, alpha: float, entries: int, least: int, most: int) -> None:
+    for seed in range(2):
+        model = make_model(9, entries, seed=seed)
+        source = [4 + seed, 7, 3, EOS]
+        expected = brute_force(model, source, least, most, alpha)
+        found = search(model, [source], symbols, Beam(FULL, alpha, least=least, most=most), count=len(expected))[0]
+        assert [hypothesis.tokens for hypothesis in found] == [tokens for _, tokens in expected]
+        assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in expected], abs=1e-5)
+        assert all(hypothesis.finished for hypothesis in found)
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.6, 3.0])
+def test_the_best_of_a_full_beam_is_the_best_there_is_although_the_search_may_stop_early(
+    make_model, symbols, alpha: float
+) -> None:
+    for seed in range(3):
+        model = make_model(9, 5, seed=seed, sharpness=3.0)
+        with torch.no_grad():
+            best = brute_force(model, [5, 6, EOS], 0, 6, alpha)[0]
+        found = search(model, [[5, 6, EOS]], symbols, Beam(FULL, alpha, most=6))[0]
+        assert [hypothesis.tokens for hypothesis in found] == [best[1]]
+
+
+@pytest.mark.parametrize("beam", [1, 2, 4, 9])
+def test_pad_and_start_are_never_chosen_but_have_their_share_of_the_softmax(make_model, symbols, sources, beam: int) -> None:
+    model = make_model(23, sharpness=1.0)
+    model.output.weight.data[[PAD, BOS]] *= 3  # often the most probable of all
+    read = sources(6, 23)
+    for source, found in zip(read, search(model, read, symbols, Beam(beam, 0.0, most=8), beam), strict=True):
+        assert found
+        for hypothesis in found:
+            assert not {PAD, BOS, EOS} & set(hypothesis.tokens)
+            if hypothesis.finished:
+                expected = log_probabilities(model, [source], [[*hypothesis.tokens, EOS]])[0]
+                assert hypothesis.logarithm == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_what_has_not_ended_is_given_at_the_greatest_length_only_where_nothing_has(
+    make_model, symbols, sources, beam: int
+) -> None:
+    endless = make_model(12, 12)
+    endless.decoder.register_forward_hook(
+        lambda _, __, hidden: hidden - 50 * endless.output.weight[EOS] / endless.output.weight[EOS].norm()
+    )
+    read = sources(5, 12)
+    for source, found in zip(read, search(endless, read, symbols, Beam(beam, 0.6, extra=2), beam), strict=True):
+        assert len(found) == beam
+        for hypothesis in found:
+            assert not hypothesis.finished
+            assert len(hypothesis.tokens) == len(source) + 2
+            given = torch.tensor([[BOS, *hypothesis.tokens[:-1]]])
+            with torch.no_grad():
+                logits = endless(torch.tensor([source]), Plain(), given)[0].log_softmax(-1)
+            logarithm = logits[torch.arange(given.shape[1]), torch.tensor(hypothesis.tokens)].sum().item()
+            assert hypothesis.logarithm == pytest.approx(logarithm, abs=1e-4)
+            assert hypothesis.score == pytest.approx(Beam(length_penalty=0.6).value(hypothesis.logarithm, len(hypothesis.tokens)))
+
+
+def test_finished_and_unfinished_are_never_mixed_and_best_comes_first(make_model, symbols, sources) -> None:
+    model = make_model(15, 15, sharpness=4.0)
+    kinds = set()
+    for most in (2, 4, 9):
+        for found in search(model, sources(20, 15), symbols, Beam(4, 0.6, most=most), 4):
+            assert len({hypothesis.finished for hypothesis in found}) == 1
+            assert found == sorted(found, reverse=True)
+            assert len({hypothesis.tokens for hypothesis in found}) == len(found)
+            assert all(len(hypothesis.tokens) + hypothesis.finished <= most for hypothesis in found)
+            kinds.add(found[0].finished)
+    assert len(kinds) == 2
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_beam_of_one_is_greedy_and_wider_ones_are_a_straightforward_search(make_model, symbols, sources, beam: int) -> None:
+    model = make_model(13, 11, sharpness=4.0)
+    for source in sources(10, 13):
+        found = search(model, [source], symbols, Beam(beam, 0.6, most=7), beam)[0]
+        expected = plain_search(model, source, beam, 0.6, 7)
+        assert [hypothesis.tokens for hypothesis in found] == [tokens for _, tokens in expected]
+        assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in expected], abs=1e-5)
+
+
+@torch.no_grad()
+def plain_search(model, source: list[int], beam: int, alpha: float, most: int) -> list[tuple[float, tuple[int, ...]]]:
+    """The same search by full passes, lists and sorting, without stopping early."""
+    memory = model.encode(torch.tensor([source]), Plain())
+    going: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    finished: list[tuple[float, tuple[int, ...]]] = []
+    for length in range(1, most + 1):
+        candidates = []
+        for logarithm, tokens in going:
+            row = model.logits(model.decode(torch.tensor([[BOS, *tokens]]), memory))[0, -1].log_softmax(-1)
+            candidates += [(logarithm + row[t].item(), (*tokens, t)) for t in range(len(row)) if t not in (PAD, BOS)]
+        candidates.sort(reverse=True)
+        finished += [
+            (score / ((5 + length) / 6) ** alpha, tokens[:-1]) for score, tokens in candidates[:beam] if tokens[-1] == EOS
+        ]
+        going = [(score, tokens) for score, tokens in candidates if tokens[-1] != EOS][:beam]
+        if len(finished) >= beam:
+            break
+    finished = finished or [(score / ((5 + most) / 6) ** alpha, tokens) for score, tokens in going]
+    return sorted(finished, reverse=True)[:beam]
+
+
+def same(one: list[Hypothesis], other: list[Hypothesis]) -> bool:
+    return [h.tokens for h in one] == [h.tokens for h in other] and all(
+        math.isclose(a.score, b.score, abs_tol=1e-5) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("extra", [1, 6])
+def test_alone_in_a_batch_and_in_a_shuffled_batch_a_sentence_gets_the_same(
+    make_model, symbols, sources, beam: int, extra: int
+) -> None:
+    model = make_model(23, 19, sharpness=4.0)
+    read = sources(16, 23, longest=12)
+    rule = Beam(beam, 0.6, extra=extra)
+    together = search(model, read, symbols, rule, beam)
+    order = random.Random(1).sample(range(len(read)), len(read))
+    shuffled = search(model, [read[i] for i in order], symbols, rule, beam)
+    for place, i in enumerate(order):
+        assert same(shuffled[place], together[i])
+        assert same(search(model, [read[i]], symbols, rule, beam)[0], together[i])
+    assert len({len(found[0].tokens) for found in together}) > 3, "sentences must leave the batch at different times"
+
+
+def test_the_n_best_begin_with_the_best_and_a_beam_holds_no_more_than_its_width(make_model, symbols, sources) -> None:
+    model, read = make_model(23, 19, sharpness=3.0), sources(10, 23)
+    rule = Beam(4, 0.0, most=10)
+    for one, four, nine in zip(*(search(model, read, symbols, rule, count) for count in (1, 4, 9)), strict=True):
+        assert len(one) == 1 and len(nine) == len(four) <= 4
+        assert same(nine, four)
+        assert four[0].score >= one[0].score - 1e-6
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_lengths_stay_between_least_and_most_and_within_the_source_and_extra(make_model, symbols, sources, beam: int) -> None:
+    model, read = make_model(23, 19, sharpness=4.0, ending=0.45), sources(20, 23)
+
+    def lengths(**limits: int) -> list[int]:
+        """How long the hypotheses are, their end symbols counted."""
+        found = search(model, read, symbols, Beam(beam, 2.0, **limits), beam)
+        return [len(h.tokens) + h.finished for hypotheses in found for h in hypotheses]
+
+    free = lengths(extra=8)
+    assert min(free) < 4 < max(free), "or the limits below would limit nothing"
+    assert min(lengths(least=4, extra=8)) >= 5
+    assert max(lengths(most=4)) == 4
+    assert set(lengths(least=3, most=4)) == {4}
+    reached = set()
+    for source, found in zip(read, search(model, read, symbols, Beam(beam, extra=1), beam), strict=True):
+        longest = max(len(hypothesis.tokens) + hypothesis.finished for hypothesis in found)
+        assert longest <= len(source) + 1
+        reached.add(longest == len(source) + 1)
+    assert True in reached
+
+
+def test_at_most_the_end_symbol_is_an_empty_translation(make_model, symbols, sources) -> None:
+    for found in search(make_model(12, 12), sources(5, 12), symbols, Beam(12, most=1)):
+        assert [hypothesis.tokens for hypothesis in found] == [()]
+
+
+@pytest.mark.parametrize("wrong", [{"beam": 0}, {"beam": -3}, {"least": 5, "most": 4}, {"most": 0}, {"extra": -1}])
+def test_a_rule_that_nothing_can_fulfil_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(QkvError):
+        Beam(**wrong)

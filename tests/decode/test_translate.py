@@ -1,0 +1,110 @@
+"""Lines in, lines out: in order, with scores that can be checked, whatever the batches."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from qkv.decode import translate as module
+from qkv.decode.beam import search
+from qkv.decode.rule import Beam
+from qkv.decode.translate import Translator, log_probabilities
+from qkv.error import QkvError
+
+RULE = Beam(4, 0.6, extra=3, least=1)
+EOS = module.EOS
+
+
+def lines(count: int) -> list[str]:
+    chance = random.Random(5)
+    return ["".join(chance.choices("abcdefghklm", k=chance.randint(1, 12))) for _ in range(count)]
+
+
+def test_the_order_is_kept_whatever_the_batches(translator: Translator) -> None:
+    given = lines(30)
+    expected = [translator.translate([line], RULE)[0][0] for line in given]
+    assert len({translation.text for translation in expected}) > 10
+    for batch_tokens in (1, 60, 4096):
+        found = translator.translate(given, RULE, batch_tokens=batch_tokens)
+        assert [translation[0].text for translation in found] == [translation.text for translation in expected]
+        assert [translation[0].score for translation in found] == pytest.approx([t.score for t in expected], abs=1e-5)
+
+
+def test_empty_lines_stay_empty_in_their_places(translator: Translator) -> None:
+    found = translator.translate(["", "abc", "   ", "\t", "cab"], RULE)
+    assert [bool(translations[0].text) for translations in found] == [False, True, False, False, True]
+    assert [len(translations) for translations in found] == [1] * 5
+    assert translator.translate([], RULE) == []
+    assert translator.translate(["", " "], RULE) == [[module.Translation("", 0.0)]] * 2
+
+
+def test_space_around_a_line_is_not_part_of_it(translator: Translator) -> None:
+    (plain,), (spaced,) = translator.translate(["ab c", "  ab c \n"], RULE)
+    assert plain.text == spaced.text
+
+
+def test_a_line_that_is_too_long_is_named_and_never_cut(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST", 5)
+    given = ["abcde", "abcdef", "", "a", "abcdefgh"]
+    assert translator.too_long(given) == [1, 4]
+    assert translator.too_long([" abcde \n"]) == [], "space around a line is not part of it here either"
+    assert [bool(found[0].text) for found in translator.translate(given, RULE)] == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 4096])
+def test_note_is_told_how_many_are_done_rising_to_all(translator: Translator, batch_tokens: int) -> None:
+    told: list[int] = []
+    translator.translate(["", *lines(9), ""], RULE, batch_tokens=batch_tokens, note=told.append)
+    assert told == sorted(set(told)) and told[-1] == 11
+    assert told[0] >= 3, "empty lines are done from the start"
+    assert len(told) == 9 or batch_tokens > 1
+
+
+def test_the_n_best_fall_in_score(translator: Translator) -> None:
+    found = translator.translate(lines(10), Beam(4, 0.6, most=8), count=3)
+    assert max(map(len, found)) == 3
+    for translations in found:
+        scores = [translation.score for translation in translations]
+        assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_score_gives_what_decoding_reported(translator: Translator, alpha: float) -> None:
+    given, rule = lines(25), Beam(4, alpha, extra=9)
+    hypotheses = search(translator.model, [[*ids, EOS] for ids in translator.source.encode(given)], module.SYMBOLS, rule, 4)
+    sources, targets, reported = [], [], []
+    for line, found, translations in zip(given, hypotheses, translator.translate(given, rule, count=4), strict=True):
+        for hypothesis, translation in zip(found, translations, strict=True):
+            if hypothesis.finished and spelled(translator, hypothesis.tokens) == translation.text:
+                sources.append(line)
+                targets.append(translation.text)
+                reported.append(translation.score)
+    assert len(reported) > 20 and len(set(map(len, targets))) > 4
+    for batch_tokens in (1, 4096):
+        assert translator.score(sources, targets, alpha, batch_tokens=batch_tokens) == pytest.approx(reported, abs=2e-5)
+
+
+def spelled(translator: Translator, tokens: tuple[int, ...]) -> str | None:
+    """The text of some pieces, if it would be cut into the same pieces again."""
+    text = translator.target.decode(tokens)
+    return text if translator.target.encode([text.strip()])[0] == list(tokens) else None
+
+
+def test_score_counts_the_end_and_divides_by_the_penalty(translator: Translator) -> None:
+    source, target = translator.source.encode(["abc"])[0], translator.target.encode(["DEAF"])[0]
+    logarithm = log_probabilities(translator.model, [[*source, EOS]], [[*target, EOS]])[0]
+    assert translator.score(["abc"], ["DEAF"], 0.6) == pytest.approx([logarithm / (10 / 6) ** 0.6])
+
+
+def test_log_probabilities_of_a_batch_are_those_of_each_pair_alone(translator: Translator, sources) -> None:
+    read, written = sources(12, translator.source.size), sources(12, translator.target.size, seed=1)
+    together = log_probabilities(translator.model, read, written)
+    alone = [log_probabilities(translator.model, [s], [t])[0] for s, t in zip(read, written, strict=True)]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len(set(together)) == 12
+
+
+def test_scores_are_asked_for_in_pairs(translator: Translator) -> None:
+    with pytest.raises(QkvError, match="2 sources and 1 targets"):
+        translator.score(["a", "b"], ["A"])

@@ -1,0 +1,56 @@
+"""Parameters, operations and cache bytes, against numbers made by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from qkv.papers.catalogue import CATALOGUE, named
+from qkv.papers.transformer import transformer
+from qkv.spec import plain
+from qkv.spec.count import cache_bytes, flops, parameters
+from qkv.spec.model import Joint, Separate
+from qkv.spec.part import PreNorm
+
+# width 4, hidden 6, one block on each side, 10 entries
+ATTENTION = 4 * 4 * 4
+FEED_FORWARD = 4 * 6 + 6 + 6 * 4 + 4
+NORM = 2 * 4
+BLOCKS = (ATTENTION + NORM + FEED_FORWARD + NORM) + (2 * (ATTENTION + NORM) + FEED_FORWARD + NORM)
+
+
+def small(**more) -> object:
+    return transformer(**{"vocabulary": Joint(10), "width": 4, "hidden": 6, "heads": 2, "depth": 1} | more)
+
+
+def test_parameters_by_hand() -> None:
+    assert (ATTENTION, FEED_FORWARD, BLOCKS) == (64, 58, 348)
+    assert parameters(small()) == 348 + 40
+    assert parameters(small(norm=PreNorm())) == 348 + 40 + 2 * 8
+    assert parameters(small(offset=True)) == 348 + 40 + 3 * 16
+    assert parameters(small(depth=3)) == 3 * 348 + 40
+    assert parameters(small(vocabulary=Separate(7, 10))) == 348 + 28 + 40
+    assert parameters(plain.change(small(), "tie=Untied()")) == 348 + 3 * 40
+    assert parameters(plain.change(small(vocabulary=Separate(7, 10)), "tie=Untied()")) == 348 + 28 + 2 * 40
+    assert parameters(small(heads=1)) == parameters(small(heads=4)), "heads share the width"
+
+
+def test_operations_by_hand() -> None:
+    # three attentions: four maps of 4 x 4, and scores and sums over 8 keys; two feed-forwards; 10 logits
+    attention = 2 * (4 * 16) + 2 * (2 * 8 * 4)
+    feed_forward = 2 * (4 * 6 + 6 * 4)
+    assert flops(small(), length=8) == 3 * attention + 2 * feed_forward + 2 * 4 * 10 == 1040
+    assert flops(small(vocabulary=Separate(99, 10)), length=8) == 1040, "looking up an embedding is no operation"
+    assert flops(small(), length=16) - flops(small(), length=8) == 3 * 2 * 2 * 8 * 4
+
+
+def test_cache_by_hand() -> None:
+    # keys and values of 4 numbers, in two attentions of the decoder, for each of 8 tokens
+    assert cache_bytes(small(), length=8) == 2 * 2 * 4 * 8 * 4
+    assert cache_bytes(small(depth=6), length=8, bytes_per_number=2) == 6 * 2 * 2 * 4 * 8 * 2
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_twice_the_parameters_are_about_the_operations_of_a_short_pair(name: str) -> None:
+    spec = named(name, Joint(37000))
+    embedding = 37000 * spec.width
+    assert flops(spec, length=1) == pytest.approx(2 * (parameters(spec) - embedding) + 2 * embedding, rel=0.01)
