@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Answer, Ask, Trained, write
 
 from qkv.cli.main import app
 from qkv.decode.translate import Translation, Translator
 from qkv.papers.catalogue import CATALOGUE
-from tests.cli.conftest import Answer, Ask, Trained, write
 
 VERBS = "train translate evaluate score look models verify doctor export demo".split()
 

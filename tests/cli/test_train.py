@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import CALL, TINY, Answer, Ask, Text, Trained, sentences, write
 
 from qkv.train.run_folder import read_run
-from tests.cli.conftest import CALL, TINY, Answer, Ask, Text, Trained, sentences, write
 
 
 def train(ask: Ask, out: Path, *options: object) -> Answer:

@@ -9,12 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import CALL, TINY, WORDS, Answer, Ask, Text, Trained, asked, sentences, write
 
 import qkv
 from qkv.decode import translate as decoding
 from qkv.decode.rule import Beam
 from qkv.decode.translate import Translator
-from tests.cli.conftest import CALL, TINY, WORDS, Answer, Ask, Text, Trained, asked, sentences, write
 
 LENGTHS = Beam.__init__.__defaults__
 LINES = ["ka lo mi", "", "pe ra", "   ", "su ti vo ze ka"]

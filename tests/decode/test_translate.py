@@ -22,9 +22,9 @@ def lines(count: int) -> list[str]:
 
 
 def test_the_order_is_kept_whatever_the_batches(translator: Translator) -> None:
-    given = lines(30)
+    given = lines(14)
     expected = [translator.translate([line], RULE)[0][0] for line in given]
-    assert len({translation.text for translation in expected}) > 10
+    assert len({translation.text for translation in expected}) > 7
     for batch_tokens in (1, 60, 4096):
         found = translator.translate(given, RULE, batch_tokens=batch_tokens)
         assert [translation[0].text for translation in found] == [translation.text for translation in expected]

@@ -50,7 +50,7 @@ def test_any_split_gives_the_same_loss_and_gradient(world, split: list[list[int]
     assert all(gradient.abs().max() > 0 for gradient in whole)
 
 
-@pytest.mark.parametrize("split", SPLITS[1:], ids=["three", "two"])
+@pytest.mark.parametrize("split", SPLITS[1:2], ids=["three"])
 def test_the_training_loop_weighs_tokens_the_same_in_any_split(
     spec: Spec, calm_model: EncoderDecoder, split: list[list[int]]
 ) -> None:

@@ -44,7 +44,7 @@ def test_a_batch_that_is_called_plain_and_one_padded_by_nothing_are_the_same(wor
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("order", [[1, 0, 2, 3], [3, 2, 1, 0], [2, 3, 1, 0], [2, 2, 0, 1]])
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 3, 1, 0], [2, 2, 0, 1]])
 def test_permuting_the_batch_permutes_the_output(world, order: list[int]) -> None:
     whole = world.model(world.source, world.sight, world.target)
     permuted = world.model(world.source[order], world.sight.keep(torch.tensor(order)), world.target[order])

@@ -77,10 +77,7 @@ def test_greedy_translations_agree(make_translator, tmp_path: Path) -> None:
         ("encoder.blocks.0.norm.epsilon=0.01",),
         ("encoder.blocks.0.sublayers.0.heads=2",),
         ("decoder.blocks.0.sublayers=[Attention(4, Causal()), FeedForward(8)]",),
-        (
-            "decoder.blocks=[Block(Attention(4, Causal()), MemoryAttention(4), FeedForward(8)), Block(Attention(4, "
-            "Causal()), FeedForward(8))]",
-        ),
+        ("decoder.blocks=[Block(Attention(4,Causal()),MemoryAttention(4),FeedForward(8)), Block(FeedForward(8))]",),
         ("encoder.blocks.0.sublayers=[FeedForward(8), Attention(4)]",),
         ("encoder.blocks.0.sublayers=[Attention(4)]",),
         ("encoder.blocks.0.sublayers.0.pattern=Causal()",),

@@ -49,7 +49,7 @@ def marian(vocabulary: Vocabulary, dtype: torch.dtype) -> nn.Module:
 
 
 def correspondence(ours: nn.Module, theirs: nn.Module) -> list[tuple[Tensor, slice, Tensor, str]]:
-    """Our parameter, rows of it, their parameter, and where it touches the stream: its rows ("out"), columns ("in") or
+    """Our parameter, rows of it, their parameter, and where it touches the stream: rows ("out"), columns ("in") or
     neither."""
     found: list[tuple[Tensor, slice, Tensor, str]] = []
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.conftest import Listener, Whole, journal, weights
 from torch import Tensor
 
 from qkv.error import QkvError, QkvFailure
@@ -25,7 +26,6 @@ from qkv.train.checkpoint import Checkpoint, Progress
 from qkv.train.journal import Journal
 from qkv.train.run import train
 from qkv.train.run_folder import RECIPE
-from tests.train.conftest import Listener, Whole, journal, weights
 
 
 def made(step: int, owed: bool = False) -> Checkpoint:

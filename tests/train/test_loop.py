@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.conftest import Listener, Whole, journal, sentences, weights, write
 from torch.nn import functional
 
 from qkv import device as machine
@@ -29,7 +30,6 @@ from qkv.train.loop import Ground, Loop
 from qkv.train.run import describe, train
 from qkv.train.run_folder import read_run, write_run
 from qkv.train.schedule import learning_rate
-from tests.train.conftest import Listener, Whole, journal, sentences, weights, write
 
 AtStep = Callable[[int, Callable[[], Any]], None]
 RECIPES = Path(__file__).parents[2] / "recipes"

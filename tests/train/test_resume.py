@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.train.conftest import Listener, Whole, journal, sentences, weights, write
 
 from qkv.error import QkvError
 from qkv.spec.data import Files
@@ -23,7 +24,6 @@ from qkv.train import run as runs
 from qkv.train.loop import Interrupted
 from qkv.train.run import train
 from qkv.train.run_folder import RECIPE, held, read_run
-from tests.train.conftest import Listener, Whole, journal, sentences, weights, write
 
 AtStep = Callable[[int, Callable[[], Any]], None]
 

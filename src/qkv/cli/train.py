@@ -10,6 +10,8 @@ import typer
 from qkv.cli.console import Watcher, warn
 from qkv.error import QkvError, unknown
 
+MODEL = "transformer-small"  # where none is named
+
 Text = Annotated[
     list[str] | None, typer.Option(help="Plain text or .gz, a sentence a line; several files are read one after the other.")
 ]
@@ -17,7 +19,7 @@ Text = Annotated[
 
 def translate(
     out: Annotated[Path, typer.Option(help="The run folder.")],
-    model: Annotated[str | None, typer.Option(help="A named model; `qkv models` lists them.")] = None,
+    model: Annotated[str | None, typer.Option(help=f"A named model, {MODEL} if none is; `qkv models` lists them.")] = None,
     source: Text = None,
     target: Text = None,
     valid_source: Text = None,
@@ -28,7 +30,7 @@ def translate(
     recipe: Annotated[str | None, typer.Option(help="A recipe by name or file; a run's run.toml is one.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change one place, as in schedule='Noam(warmup=2000)'.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="bpe, unigram, bytes or characters.")] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="Entries, exactly; without it at most 8000.")] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="Entries, exactly; without it at most 10000.")] = None,
     separate: Annotated[bool, typer.Option("--separate", help="A vocabulary for each side.")] = False,
     longest: Annotated[int | None, typer.Option(help="Longer pairs, in tokens, are left out.")] = None,
     steps: Annotated[int | None, typer.Option(help="Train for so many steps.")] = None,
@@ -66,7 +68,7 @@ def translate(
     if base is None:
         if "train" not in given:
             raise QkvError("no training text: give --source and --target, or --pairs and --fields, or a --recipe that names them")
-        base = spec.Run(**({"model": "transformer-small"} | given))
+        base = spec.Run(given.get("model", MODEL), given["train"])
     cut = _given(
         kind=tokenizer, vocabulary=Exactly(vocabulary) if vocabulary is not None else None, joint=False if separate else None
     )
@@ -149,7 +151,8 @@ def _absolute(names: list[str]) -> tuple[str, ...]:
 def _budget(steps: int | None, epochs: int | None, minutes: float | None) -> Any:
     from qkv.spec.run import Epochs, Minutes, Steps
 
-    chosen = [kind(value) for kind, value in ((Steps, steps), (Epochs, epochs), (Minutes, minutes)) if value is not None]
+    given: list[tuple[Any, float | None]] = [(Steps, steps), (Epochs, epochs), (Minutes, minutes)]
+    chosen = [kind(value) for kind, value in given if value is not None]
     if len(chosen) > 1:
         raise QkvError("give one of --steps, --epochs and --minutes")
     if chosen and chosen[0].number <= 0:

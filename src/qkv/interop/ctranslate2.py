@@ -18,6 +18,7 @@ from qkv.model.block import Block, Residual
 from qkv.model.depth import Stack
 from qkv.model.feedforward import FeedForward
 from qkv.model.position import sinusoids
+from qkv.spec.model import EncoderDecoder
 from qkv.spec.part import (
     Attention as AttentionSpec,
 )
@@ -52,11 +53,9 @@ def export(translator: Translator, folder: Path) -> None:
         raise QkvError(f"{folder} is not empty; give another folder")
     specs = library().specs
     model, described = translator.model, translator.model.spec
-    _refuse(described)
+    heads = _accept(described)
     pre_norm = isinstance(described.encoder.blocks[0].norm, PreNorm)
-    spec = specs.TransformerSpec.from_config(
-        (described.encoder.depth, described.decoder.depth), described.encoder.blocks[0].sublayers[0].heads, pre_norm=pre_norm
-    )
+    spec = specs.TransformerSpec.from_config((described.encoder.depth, described.decoder.depth), heads, pre_norm=pre_norm)
     for side, stack, embedding in ((spec.encoder, model.encoder, model.source), (spec.decoder, model.decoder, model.target)):
         _stack(side, stack)
         side.scale_embeddings = described.embedding.scale
@@ -64,8 +63,8 @@ def export(translator: Translator, folder: Path) -> None:
         table = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
         table.weight = _numbers(embedding.weight)
     spec.decoder.projection.weight = _numbers(model.output.weight)
-    spec.register_source_vocabulary(_entries(translator.source))
-    spec.register_target_vocabulary(_entries(translator.target))
+    spec.register_source_vocabulary(translator.source.entries())
+    spec.register_target_vocabulary(translator.target.entries())
     spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = "<s>", "</s>", "<unk>"
     spec.config.decoder_start_token = "<s>"
     spec.config.add_source_eos = True
@@ -85,7 +84,7 @@ def parity(translator: Translator, folder: Path, pairs: Sequence[tuple[list[int]
     """The largest difference, over pairs of id lists without end symbols, between our log-probability of a target token and
     CTranslate2's (nats)."""
     engine = library().Translator(str(folder), device="cpu", compute_type="float32")
-    source, target = _entries(translator.source), _entries(translator.target)
+    source, target = translator.source.entries(), translator.target.entries()
     theirs = engine.score_batch([[source[i] for i in s] for s, _ in pairs], [[target[i] for i in t] for _, t in pairs])
     worst = 0.0
     for (read, written), result in zip(pairs, theirs, strict=True):
@@ -94,9 +93,10 @@ def parity(translator: Translator, folder: Path, pairs: Sequence[tuple[list[int]
     return worst
 
 
-def _refuse(described: Any) -> None:
+def _accept(described: EncoderDecoder) -> int:
+    """The number of heads of a model that CTranslate2 can hold. Raises QkvError, saying what it wants, for any other."""
     blocks = {*described.encoder.blocks, *described.decoder.blocks}
-    heads = {s.heads for block in blocks for s in block.sublayers if not isinstance(s, FeedForwardSpec)}
+    heads = {s.heads for block in blocks for s in block.sublayers if isinstance(s, AttentionSpec | MemoryAttentionSpec)}
     if len({type(block.norm) for block in blocks}) > 1 or len({block.norm.epsilon for block in blocks}) > 1 or len(heads) > 1:
         raise QkvError("CTranslate2 wants one kind of norm and one number of heads in all blocks of a model")
     for stack, row, pattern in (
@@ -109,17 +109,19 @@ def _refuse(described: Any) -> None:
                     "CTranslate2 wants attention, in the decoder memory attention, and a feed-forward, in this order, in "
                     "every block"
                 )
-            if block.sublayers[0].pattern != pattern:
+            first = block.sublayers[0]
+            if isinstance(first, AttentionSpec) and first.pattern != pattern:
                 raise QkvError(
-                    f"CTranslate2 wants attention with the pattern Full() in the encoder and Causal() in the decoder, not "
-                    f"{block.sublayers[0]}"
+                    f"CTranslate2 wants attention with the pattern Full() in the encoder and Causal() in the decoder, not {first}"
                 )
+    return heads.pop()
 
 
 def _stack(side: Any, stack: Stack) -> None:
     if isinstance(stack.norm, nn.LayerNorm):
         _norm(side.layer_norm, stack.norm)
     for layer, block in zip(side.layer, stack.blocks, strict=True):
+        assert isinstance(block, Block)
         _block(layer, block)
 
 
@@ -139,6 +141,8 @@ def _block(layer: Any, block: Block) -> None:
                 place = layer.ffn
                 _linear(place.linear_0, feed_forward.into)
                 _linear(place.linear_1, feed_forward.out)
+            case other:
+                raise AssertionError(f"{type(other).__name__} should have been refused")
         _norm(place.layer_norm, residual.norm)
 
 
@@ -154,7 +158,3 @@ def _norm(place: Any, norm: nn.LayerNorm) -> None:
 
 def _numbers(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
-
-
-def _entries(tokenizer: Tokenizer) -> list[str]:
-    return tokenizer.entries()

@@ -13,9 +13,11 @@ from qkv.data.tokenizer import Tokenizer
 from qkv.decode.translate import Translator
 from qkv.error import QkvError
 from qkv.model.trace import Trace
+from qkv.spec.part import MemoryAttention
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 PANEL = 0.16  # inches a token
 NAMES = {"encoder": "encoder: source to source", "memory": "decoder: target to source", "decoder": "decoder: target to target"}
@@ -34,8 +36,10 @@ def weights(translator: Translator, source: str, target: str) -> tuple[dict[str,
     translator.model.decode(torch.tensor([written]), memory, trace=trace)
     found: dict[str, list[Tensor]] = {name: [] for name in NAMES}
     for path, weight in trace.weights.items():
-        kind = "memory" if path[0] == "decoder" and weight.shape[3] == len(read) and path[2] == "1" else path[0]
-        found[kind].append(weight[0].float())
+        side, level, place = path[0], int(path[1]), int(path[2])
+        stack = translator.model.spec.encoder if side == "encoder" else translator.model.spec.decoder
+        to_memory = isinstance(stack.tiled()[level].sublayers[place], MemoryAttention)
+        found["memory" if to_memory else side].append(weight[0].float())
     return found, translator.source.pieces(read), translator.target.pieces(written)
 
 
@@ -69,7 +73,7 @@ def draw(translator: Translator, source: str, target: str, path: Path) -> None:
     plt.close(figure)
 
 
-def _panel(axis: plt.Axes, weight: Tensor | None, labels: tuple[list[str], list[str]], bottom: bool, left: bool) -> None:
+def _panel(axis: Axes, weight: Tensor | None, labels: tuple[list[str], list[str]], bottom: bool, left: bool) -> None:
     queries, keys = labels
     if weight is None:
         axis.axis("off")

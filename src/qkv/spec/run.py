@@ -77,9 +77,10 @@ class Epochs:
 
 @dataclass(frozen=True)
 class Minutes:
-    """Train for a time: the number of steps that fit is fixed early in the run, and written down."""
+    """Train for a time: the number of steps that fit is fixed early in the run, and written down here; 0 while it is open."""
 
     number: float
+    steps: int = 0
 
 
 Budget = Steps | Epochs | Minutes

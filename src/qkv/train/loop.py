@@ -36,6 +36,7 @@ from qkv.train.evaluate import batch_of, bleu, losses, perplexity, refuse_unknow
 from qkv.train.journal import Journal
 from qkv.train.loss import Smoothing
 from qkv.train.optimiser import moments, optimiser, put_moments
+from qkv.train.run_folder import write_run
 from qkv.train.schedule import learning_rate
 
 LOG_EVERY = 20
@@ -92,8 +93,8 @@ class Loop:
                 self.progress.steps = number
             case Epochs(number=number):
                 self.progress.steps = math.ceil(number * len(self.plan) / self.run.batching.accumulate)
-            case Minutes():
-                pass
+            case Minutes(steps=steps):
+                self.progress.steps = steps
 
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -105,10 +106,19 @@ class Loop:
                 f"this machine differs from the one before ({saved.progress.build} then, {own} now): the order of the data "
                 f"is the same, bits may differ"
             )
-        self.progress = replace(saved.progress, build=own)
+        self.progress = replace(saved.progress, build=own, steps=saved.progress.steps or self.progress.steps)
         self.plan = self._plan(self.progress.epoch)
         self._spoke = (self.progress.tokens, time.monotonic())
         self.journal.cut(self.progress.journal)
+
+    def warn(self) -> None:
+        """Say what a person would want to know before the run, not after."""
+        schedule, steps = self.run.schedule, self.progress.steps
+        if 0 < steps <= schedule.warmup:
+            self.watch.say(
+                f"warning: the run has {steps:,} steps, all of them in the warm-up of {schedule.warmup:,}: it will hardly learn. "
+                f"Train longer, or shorten it by --set schedule.warmup={max(1, steps // 10)}"
+            )
 
     def finish(self) -> str:
         """Train to the end of the run; why it ended. Raises Interrupted after saving, if a signal came."""
@@ -141,8 +151,7 @@ class Loop:
         if not math.isfinite(plain):
             raise QkvFailure(
                 f"the loss of step {step} is not a number (epoch {progress.epoch}, batch {progress.batch - 1} of "
-                f"{len(self.plan)}); "
-                f"{MENDING}"
+                f"{len(self.plan)}); {MENDING}"
             )
         if isinstance(self.run.clip, Clip):
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip.norm)
@@ -192,10 +201,8 @@ class Loop:
         self._began = now
         if progress.step % LOG_EVERY and not self._over():
             return
-        loss, speed = (
-            progress.unlogged_loss / progress.unlogged_tokens,
-            (progress.tokens - self._spoke[0]) / (now - self._spoke[1]),
-        )
+        loss = progress.unlogged_loss / progress.unlogged_tokens
+        speed = (progress.tokens - self._spoke[0]) / (now - self._spoke[1])
         progress.unlogged_loss, progress.unlogged_tokens = 0.0, 0
         self._spoke = (progress.tokens, now)
         self.journal.write(
@@ -238,6 +245,7 @@ class Loop:
         # the median: the first steps are slower, and so are those during which something else had the machine
         a_step = statistics.median(self._durations) + self._evaluation_seconds / self.run.evaluation.every
         progress.steps = progress.step + max(1, int((total - progress.seconds) / a_step))
+        write_run(self.ground.folder, replace(self.run, budget=replace(self.run.budget, steps=progress.steps)))
         self.journal.write("steps", step=progress.step, steps=progress.steps, seconds=round(progress.seconds, 2))
         self.watch.say(
             f"{self.run.budget.number:g} minutes are {progress.steps:,} steps at this speed; the run now has that many"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from qkv import device as machine
@@ -17,7 +18,7 @@ from qkv.spec import plain
 from qkv.spec.count import parameters
 from qkv.spec.data import HeldOut
 from qkv.spec.model import EncoderDecoder, Joint, Separate
-from qkv.spec.run import Run
+from qkv.spec.run import Minutes, Run
 from qkv.store import load_spec, load_tokenizers, save_spec, save_tokenizers, save_weights
 from qkv.train import checkpoint as checkpoints
 from qkv.train.journal import Journal, Mirror, read
@@ -33,7 +34,7 @@ def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror:
     # asked first: what is wrong with the model should be said before the text is read
     describe(run, (8, 8))
     with held(folder):
-        _agree(run, folder, resume)
+        run = _agreed(run, folder, resume)
         prepared = _prepare(run, folder)
         for line in prepared.report.lines():
             watch.say(line)
@@ -48,6 +49,7 @@ def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror:
                 f"{'bf16' if where.precision.itemsize == 2 else 'fp32'} ({where.why})"
             )
             watch.say(f"{len(loop.plan):,} batches an epoch, {loop.plan.padding:.1%} of their positions padding")
+            loop.warn()
             _run(loop, resume)
         finally:
             journal.close()
@@ -62,17 +64,21 @@ def describe(run: Run, vocabulary: tuple[int, int]) -> EncoderDecoder:
     return spec
 
 
-def _agree(run: Run, folder: Path, resume: bool) -> None:
-    """See to it that the folder and the call are about the same run."""
+def _agreed(run: Run, folder: Path, resume: bool) -> Run:
+    """The run of the folder, which must be the run of the call; it may know by now how many steps its minutes are."""
     if not (folder / RECIPE).is_file():
         if any(path.name != ".lock" for path in folder.iterdir()):
             raise QkvError(f"{folder} is not empty and holds no run; give --out another folder")
-        return
+        return run
     if not resume:
         raise QkvError(f"{folder} holds a run already; go on with it by --resume, or give --out another folder")
-    changed = differences(read_run(folder / RECIPE), run)
+    begun = read_run(folder / RECIPE)
+    if isinstance(begun.budget, Minutes) and run.budget == Minutes(begun.budget.number):
+        run = replace(run, budget=begun.budget)
+    changed = differences(begun, run)
     if changed:
         raise QkvError(f"{folder} was begun with other options: {'; '.join(changed)}. A run that goes on keeps its options")
+    return run
 
 
 def _prepare(run: Run, folder: Path) -> Prepared:
