@@ -8,6 +8,14 @@ from qkv.error import QkvError, unknown
 from qkv.spec.data import Files, HeldOut, Pairs, Tokenizer
 
 
+def _above(value: object, least: float, *names: str) -> None:
+    """Refuse a value whose fields of these names are not numbers above the least."""
+    for name in names:
+        number = getattr(value, name)
+        if not number > least:
+            raise QkvError(f"{type(value).__name__}.{name} must be more than {least:g}, not {number!r}")
+
+
 @dataclass(frozen=True)
 class Adam:
     """Kingma and Ba 2014, with the constants of Vaswani et al. 2017, section 5.3."""
@@ -24,6 +32,9 @@ class Noam:
     warmup: int = 4000
     factor: float = 1.0
 
+    def __post_init__(self) -> None:
+        _above(self, 0, "warmup", "factor")
+
 
 @dataclass(frozen=True)
 class Cosine:
@@ -32,6 +43,11 @@ class Cosine:
     peak: float
     warmup: int = 1000
     last: float = 0.0
+
+    def __post_init__(self) -> None:
+        _above(self, 0, "peak", "warmup")
+        if self.last < 0:
+            raise QkvError(f"Cosine.last is a share of the peak, not {self.last}")
 
 
 Schedule = Noam | Cosine
@@ -45,8 +61,7 @@ class Batching:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.accumulate < 1:
-            raise QkvError(f"a batch holds at least one token and a step at least one batch, not {self}")
+        _above(self, 0, "tokens", "accumulate")
 
 
 @dataclass(frozen=True)
@@ -60,12 +75,18 @@ class Clip:
 
     norm: float = 1.0
 
+    def __post_init__(self) -> None:
+        _above(self, 0, "norm")
+
 
 @dataclass(frozen=True)
 class Steps:
     """Train for a number of optimiser steps."""
 
     number: int
+
+    def __post_init__(self) -> None:
+        _above(self, 0, "number")
 
 
 @dataclass(frozen=True)
@@ -74,13 +95,23 @@ class Epochs:
 
     number: int
 
+    def __post_init__(self) -> None:
+        _above(self, 0, "number")
+
 
 @dataclass(frozen=True)
 class Minutes:
-    """Train for a time: the number of steps that fit is fixed early in the run, and written down here; 0 while it is open."""
+    """Train for a time: the number of steps that fit is fixed early in the run, and written down here.
+
+    While `steps` is 0 it is open; `since` is the step at which it was fixed, up to which a schedule could not know it.
+    """
 
     number: float
     steps: int = 0
+    since: int = 0
+
+    def __post_init__(self) -> None:
+        _above(self, 0, "number")
 
 
 Budget = Steps | Epochs | Minutes
@@ -97,6 +128,9 @@ class Patience:
 
     evaluations: int = 10
 
+    def __post_init__(self) -> None:
+        _above(self, 0, "evaluations")
+
 
 Stopping = ToTheEnd | Patience
 
@@ -112,6 +146,10 @@ class Evaluation:
     every: int = 500
     sentences: int = 200
     tokenise: str = "13a"
+
+    def __post_init__(self) -> None:
+        _above(self, 0, "every")
+        _above(self, -1, "sentences")
 
 
 @dataclass(frozen=True)
@@ -162,5 +200,7 @@ class Run:
             raise unknown("device", self.device, DEVICES)
         if not 0 <= self.smoothing < 1:
             raise QkvError(f"label smoothing is a share of probability below 1, not {self.smoothing}")
+        if self.seed < 0:
+            raise QkvError(f"a seed is not negative: {self.seed}")
         if self.longest < 1:
             raise QkvError(f"the longest sentence has at least one token, not {self.longest}")

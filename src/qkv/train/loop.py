@@ -40,6 +40,7 @@ from qkv.train.run_folder import write_run
 from qkv.train.schedule import learning_rate
 
 LOG_EVERY = 20
+UNKNOWN = 2**31  # steps, while nobody knows how many there will be
 FIX_AFTER = 0.05  # the share of `Minutes` after which the number of steps is fixed
 SPARE = 0.02  # the share kept free for the end of the run
 MENDING = "what was saved before is kept. A lower learning rate, a longer warm-up or clip=Clip(1.0) may help"
@@ -142,7 +143,7 @@ class Loop:
         """One step of the optimiser, over `accumulate` batches, each token with the same weight."""
         progress = self.progress
         step = progress.step + 1
-        rate = learning_rate(self.run.schedule, step, progress.steps or 2**31, self.ground.spec.width)
+        rate = learning_rate(self.run.schedule, step, self._horizon(step), self.ground.spec.width)
         for group in self.adam.param_groups:
             group["lr"] = rate
         batches = [self._next_batch() for _ in range(self.run.batching.accumulate)]
@@ -159,6 +160,12 @@ class Loop:
         progress.step = step
         progress.tokens += tokens
         self._log(plain, tokens, rate)
+
+    def _horizon(self, step: int) -> int:
+        """The length of the run as far as a schedule may know it at this step, now and when it is trained again."""
+        budget = self.run.budget
+        unknown = isinstance(budget, Minutes) and (not budget.steps or step <= budget.since)
+        return UNKNOWN if unknown else self.progress.steps
 
     def _gradients(self, batches: list[Batch], tokens: int, step: int) -> float:
         """Set the gradient of the mean loss per token over all batches; give back the sum of their plain losses."""
@@ -245,7 +252,8 @@ class Loop:
         # the median: the first steps are slower, and so are those during which something else had the machine
         a_step = statistics.median(self._durations) + self._evaluation_seconds / self.run.evaluation.every
         progress.steps = progress.step + max(1, int((total - progress.seconds) / a_step))
-        write_run(self.ground.folder, replace(self.run, budget=replace(self.run.budget, steps=progress.steps)))
+        self.run = replace(self.run, budget=replace(self.run.budget, steps=progress.steps, since=progress.step))
+        write_run(self.ground.folder, self.run)
         self.journal.write("steps", step=progress.step, steps=progress.steps, seconds=round(progress.seconds, 2))
         self.watch.say(
             f"{self.run.budget.number:g} minutes are {progress.steps:,} steps at this speed; the run now has that many"

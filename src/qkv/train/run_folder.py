@@ -58,7 +58,7 @@ def read_run(path: Path) -> Run:
 
 def _expanded(value: Any, path: Path) -> Any:
     match value:
-        case str() if "$" in value:
+        case str() if value.startswith("$"):  # elsewhere it is part of somebody's file name
             expanded = os.path.expandvars(value)
             if "$" in expanded:
                 raise QkvError(f"{path} names {value!r}, but that variable is not set in the environment")

@@ -1,0 +1,63 @@
+"""What the README shows is so: its commands run, its tables are what is printed, its model is the one of that name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from qkv.cli.main import app
+from qkv.papers.catalogue import named
+from qkv.spec.model import Joint
+from qkv.spec.plain import parse
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(?:\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """The command lines of the section on one's own text."""
+    block = next(block for block in BLOCKS if "qkv train translate --source" in block)
+    return [line for line in block.splitlines() if line.startswith("qkv ")]
+
+
+def test_the_commands_on_your_own_text_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
+    words = ["one", "two", "three", "four", "five", "six"]
+    for name in ("train", "val", "test"):
+        lines = [f"{a} {b} {name[0]}" for a in words for b in words]
+        (tmp_path / f"{name}.en").write_text("\n".join(lines) + "\n")
+        (tmp_path / f"{name}.de").write_text("\n".join(line.upper() for line in lines) + "\n")
+    (tmp_path / "sentences.en").write_text("one two t\n\nsix six t\n")
+    shown = commands()
+    assert [shlex.split(line)[1] for line in shown] == ["train", "translate", "evaluate"]
+    for line in shown:
+        arguments = shlex.split(line.replace("--minutes 60", "--steps 2"))[1:]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, line
+        if arguments[0] == "translate":
+            assert len(result.stdout.splitlines()) == 3
+        if arguments[0] == "evaluate":
+            assert "BLEU" in result.stdout and "chrF" in result.stdout
+
+
+def test_every_option_it_names_exists() -> None:
+    for verb in (["train", "translate"], ["translate"], ["evaluate"], ["score"], ["look", "heads"], ["export"], ["models"], ["doctor"]):
+        assert CliRunner().invoke(app, [*verb, "--help"]).exit_code == 0
+    known = CliRunner().invoke(app, ["train", "translate", "--help"], terminal_width=200).stdout
+    for option in ("--pairs", "--fields", "--tensorboard", "--resume", "--set", "--tokenizer", "--separate", "--recipe", "--minutes"):
+        assert option in README and option in known
+
+
+def test_the_table_of_models_is_what_is_printed() -> None:
+    printed = CliRunner().invoke(app, ["models"]).stdout
+    assert printed.strip() in README
+
+
+def test_the_model_it_shows_is_transformer_base() -> None:
+    block = next(block for block in BLOCKS if block.startswith("EncoderDecoder("))
+    assert parse(block.strip()) == named("transformer-base", Joint(37000))
