@@ -46,10 +46,10 @@ def test_the_commands_on_your_own_text_run(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_option_it_names_exists() -> None:
-    for verb in (["train", "translate"], ["translate"], ["evaluate"], ["score"], ["look", "heads"], ["export"], ["models"], ["doctor"]):
-        assert CliRunner().invoke(app, [*verb, "--help"]).exit_code == 0
+    for verb in ("train translate", "translate", "evaluate", "score", "look heads", "export", "models", "verify", "doctor"):
+        assert CliRunner().invoke(app, [*verb.split(), "--help"]).exit_code == 0
     known = CliRunner().invoke(app, ["train", "translate", "--help"], terminal_width=200).stdout
-    for option in ("--pairs", "--fields", "--tensorboard", "--resume", "--set", "--tokenizer", "--separate", "--recipe", "--minutes"):
+    for option in "--pairs --fields --tensorboard --resume --set --tokenizer --separate --recipe --minutes".split():
         assert option in README and option in known
 
 

@@ -267,3 +267,14 @@ def test_a_tiled_stack_repeats_its_blocks_in_turn() -> None:
     one, two = Block(Attention(1)), Block(FeedForward(2))
     assert Stack(one, two, depth=5).tiled() == (one, two, one, two, one)
     assert Stack(one, two, depth=1).tiled() == (one,)
+
+
+def test_a_star_changes_every_place_of_a_name() -> None:
+    spec = named("transformer-tiny", Joint(100))
+    changed = plain.change(plain.change(spec, "*.dropout=0.5"), "*.norm=PreNorm()")
+    assert changed.embedding.dropout == 0.5
+    assert {block.dropout for block in (*changed.encoder.blocks, *changed.decoder.blocks)} == {0.5}
+    assert {type(block.norm).__name__ for block in (*changed.encoder.blocks, *changed.decoder.blocks)} == {"PreNorm"}
+    for wrong in ("*.drop=0.5", "*=1", "*.blocks.0=1", "*.dropout=high"):
+        with pytest.raises(QkvError):
+            plain.change(spec, wrong)

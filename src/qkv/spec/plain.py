@@ -58,11 +58,38 @@ def parse(text: str) -> Any:
 
 
 def change(value: Any, setting: str) -> Any:
-    """The value with one place changed, as in `decoder.blocks.0.norm=PreNorm()`. Raises QkvError where there is no such place."""
+    """The value with one place changed, as in `decoder.blocks.0.norm=PreNorm()`, or all of a name, as in `*.dropout=0.3`.
+
+    Raises QkvError where there is no such place.
+    """
     path, separator, text = setting.partition("=")
     if not separator or not path.strip():
         raise QkvError(f"a change is written as place=value, not {setting!r}")
-    return _put(value, path.strip().split("."), parse(text.strip()), path)
+    steps = path.strip().split(".")
+    if steps[0] != "*":
+        return _put(value, steps, parse(text.strip()), path)
+    if len(steps) != 2:
+        raise QkvError(f"{path}: a star stands before one name, as in *.dropout")
+    changed, places = _put_everywhere(value, steps[1], parse(text.strip()), path)
+    if not places:
+        raise QkvError(f"{path}: no place is named {steps[1]!r}")
+    return changed
+
+
+def _put_everywhere(value: Any, name: str, new: Any, whole: str) -> tuple[Any, int]:
+    """The value with every field of this name changed, and how many there are."""
+    if isinstance(value, tuple):
+        items = [_put_everywhere(item, name, new, whole) for item in value]
+        return tuple(item for item, _ in items), sum(count for _, count in items)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value, 0
+    fields, places = {}, 0
+    for field in dataclasses.fields(value):
+        old = getattr(value, field.name)
+        here = field.name == name
+        fields[field.name], count = (_matched(old, new, whole), 1) if here else _put_everywhere(old, name, new, whole)
+        places += count
+    return _construct(type(value).__name__, fields), places
 
 
 def _put(value: Any, path: list[str], new: Any, whole: str) -> Any:
