@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 ROWS = 256  # a slab of logits of this many rows and 10,000 columns is 10 MB in fp32
+SMALLEST = 1e-30  # a probability whose logarithm is still exact in fp32
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             truth = target[start : start + ROWS, None]
             slab = (rows.to(precision) @ narrow.t()).to(hidden.dtype)
             of_truth = slab.gather(1, truth)
-            peak = slab.amax(-1, keepdim=True)
             slab = torch.softmax(slab, -1)
-            # the largest probability is at least 1/V, so its logarithm is safe where that of the truth may not be
-            normaliser = peak - slab.amax(-1, keepdim=True).log()
+            likely = slab.gather(1, truth)
+            if likely.min() > SMALLEST:
+                normaliser = of_truth - likely.log()
+            else:  # the logarithm would lose what the softmax rounded away
+                normaliser = (rows.to(precision) @ narrow.t()).to(hidden.dtype).logsumexp(-1, keepdim=True)
             plain += (normaliser - of_truth).sum()
             spread += entries * normaliser.sum() - (rows @ every).sum()
             slab.scatter_add_(1, truth, slab.new_full((1, 1), -right).expand(len(rows), 1))
