@@ -75,7 +75,6 @@ def perplexity(loss: float) -> float:
 def bleu(hypotheses: Sequence[str], references: Sequence[str], tokenise: str = DETOKENISED) -> Score:
     """Corpus BLEU by sacreBLEU; `tokenise` is "13a" for natural text and "none" for text that is tokenised already."""
     metric = _metric(tokenise)
-    # text that is tokenised already is meant to be: the metric's warning about it would only mislead
     value = metric.corpus_score(list(hypotheses), [list(references)]).score
     return Score("BLEU", value, str(metric.get_signature()))
 
@@ -89,7 +88,8 @@ def _metric(tokenise: str) -> BLEU:
     if tokenise not in BLEU.TOKENIZERS:
         raise unknown("tokenisation of sacreBLEU", tokenise, BLEU.TOKENIZERS)
     try:
-        return BLEU(tokenize=tokenise)
+        # text that is tokenised already is meant to be: the metric's warning about it would only mislead
+        return BLEU(tokenize=tokenise, force=tokenise == TOKENISED)
     except (ImportError, RuntimeError) as error:
         raise QkvError(f"sacreBLEU cannot use its tokenisation {tokenise!r} here: {error}") from None
 
