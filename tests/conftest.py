@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("qkv")
+
+
+@pytest.fixture(autouse=True)
+def same_machine() -> Iterator[None]:
+    """The global switches that a command sets for its own process do not reach the next test."""
+    threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
+    yield
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        torch.set_flush_denormal(False)
+        if threads:
+            torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

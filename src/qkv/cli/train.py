@@ -155,6 +155,4 @@ def _budget(steps: int | None, epochs: int | None, minutes: float | None) -> Any
     chosen = [kind(value) for kind, value in given if value is not None]
     if len(chosen) > 1:
         raise QkvError("give one of --steps, --epochs and --minutes")
-    if chosen and chosen[0].number <= 0:
-        raise QkvError(f"a run takes more than {chosen[0].number:g} {type(chosen[0]).__name__.lower()}")
     return chosen[0] if chosen else None

@@ -45,9 +45,9 @@ class Cosine:
     last: float = 0.0
 
     def __post_init__(self) -> None:
-        _above(self, 0, "peak", "warmup")
-        if self.last < 0:
-            raise QkvError(f"Cosine.last is a share of the peak, not {self.last}")
+        _above(self, 0, "warmup")
+        if self.peak < 0 or self.last < 0:
+            raise QkvError(f"a learning rate is not negative, nor is the share of it that is left at the end: not {self}")
 
 
 Schedule = Noam | Cosine
