@@ -1,6 +1,6 @@
 """What decoding remembers: slots, addressed by the path by which a module was reached.
 
-Rows are hypotheses, `beam` of them for each sentence, those of a sentence side by side. `reorder`, `keep` and `widen` are written
+Rows are hypotheses, `beam` of them for each sentence, those of a sentence side by side. `reorder` and `keep` are written
 once, over all slots, so that the search never asks what the model is.
 """
 
