@@ -24,18 +24,19 @@ import qkv
 from qkv import device
 from qkv.data.text import read_lines
 from qkv.data.tokenizer import SPECIALS, Tokenizer
-from qkv.decode.beam import search
 from qkv.decode.rule import Beam
-from qkv.decode.translate import SYMBOLS, Translator, batches
+from qkv.decode.translate import Translator, search_all
 from qkv.interop import ctranslate2 as interop
+from qkv.model.transformer import pack
 from qkv.papers.catalogue import named
 from qkv.spec.model import Joint
 from qkv.store import Stored
 from qkv.train.evaluate import bleu
 
 MOST = 100  # tokens of a translation, for both
-OURS = (2048, 4096, 8192, 16384)
-THEIRS = (16, 32, 64, 128, 256)
+LARGE = 2**31  # positions, more than a sentence has
+OURS = (1024, 2048, 4096, 8192, 16384)
+THEIRS = (16, 32, 64, 128, 256)  # sentences; each with all threads on one batch, and with as many batches as threads
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,24 @@ class Job:
     sources: list[list[int]]
     batch: int = 0
     forced: int = 0
+    beside: bool = False  # of CTranslate2: several batches beside each other, each with one thread
 
 
 def ours(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[list[int]]]]:
     """Our side."""
     device.prepare(threads)
     translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision="fp32")
+    pack(translator.model)
 
     def work(job: Job) -> tuple[float, list[list[int]]]:
         rule = Beam(4, 0.6, least=job.forced, most=job.forced or MOST)
-        found: list[list[int]] = [[] for _ in job.sources]
-        lengths = [len(ids) + 1 for ids in job.sources]
-        groups = batches(list(range(len(lengths))), lengths, job.batch // 4) if job.batch else [[i] for i in range(len(lengths))]
-        for group in groups:
-            for i, best in zip(
-                group, search(translator.model, [[*job.sources[i], Tokenizer.eos] for i in group], SYMBOLS, rule), strict=True
-            ):
-                found[i] = list(best[0].tokens)
+        sources = [[*ids, Tokenizer.eos] for ids in job.sources]
+        found: list[list[int]] = [[] for _ in sources]
+        for start in range(0, len(sources), len(sources) if job.batch else 1):
+            part = sources[start:] if job.batch else sources[start : start + 1]
+            for batch in search_all(translator.model, part, rule, 1, job.batch or LARGE):
+                for i, best in batch.items():
+                    found[start + i] = list(best[0].tokens)
         return float(len(found) if job.batch else sum(map(len, found))), found
 
     return work
@@ -72,14 +74,15 @@ def theirs(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list
     translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
         interop.export(translator, Path(folder) / "exported")
-        engine = ctranslate2.Translator(
-            str(Path(folder) / "exported"), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
-        )
+        path, how = str(Path(folder) / "exported"), {"device": "cpu", "compute_type": "float32"}
+        together = ctranslate2.Translator(path, inter_threads=1, intra_threads=threads, **how)
+        beside = ctranslate2.Translator(path, inter_threads=threads, intra_threads=1, **how)
     entries = translator.source.entries()
     numbers = {entry: i for i, entry in enumerate(translator.target.entries())}
     translator.model.to("meta")
 
     def work(job: Job) -> tuple[float, list[list[int]]]:
+        engine = beside if job.beside else together
         options: dict[str, Any] = {"beam_size": 4, "length_penalty": 0.6, "max_decoding_length": job.forced or MOST}
         if job.forced:
             options["min_decoding_length"] = job.forced
@@ -112,16 +115,21 @@ def contest(sides: dict[str, Worker], jobs: dict[str, Job], rounds: int) -> dict
 def bulk(sides: dict[str, Worker], translator: Translator, lines: list[str], targets: list[str], rounds: int) -> dict[str, Any]:
     """Sentences per second, each side at its best batch size, and the BLEU of both."""
     sources = translator.source.encode(lines)
-    best: dict[str, int] = {}
-    for name, sizes in (("qkv", OURS), ("ctranslate2", THEIRS)):
-        speeds = in_turns({str(size): (sides[name], Job(sources, size)) for size in sizes}, 1)
-        best[name] = int(max(speeds, key=lambda size: speeds[size][0]))
-    result = contest(sides, {name: Job(sources, best[name]) for name in sides}, rounds)
-    found = {name: sides[name].do(Job(sources, best[name]))[1] for name in sides}
+    tried = {
+        "qkv": [Job(sources, size) for size in OURS],
+        "ctranslate2": [Job(sources, size, beside=beside) for size in THEIRS for beside in (False, True)],
+    }
+    best: dict[str, Job] = {}
+    for name, jobs in tried.items():
+        speeds = in_turns({str(i): (sides[name], job) for i, job in enumerate(jobs)}, 1)
+        best[name] = jobs[int(max(speeds, key=lambda i: speeds[i][0]))]
+    result = contest(sides, best, rounds)
+    found = {name: sides[name].do(best[name])[1] for name in sides}
     scores = {
         name: round(bleu([translator.target.decode(ids) for ids in found[name]], targets, "none").value, 2) for name in sides
     }
-    return {**result, "unit": "sentences/s", "batch": best, "bleu": scores}
+    settings = {name: {"batch": job.batch, "beside": job.beside} for name, job in best.items()}
+    return {**result, "unit": "sentences/s", "best": settings, "bleu": scores}
 
 
 def main() -> None:

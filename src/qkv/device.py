@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import platform
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from qkv.error import QkvError, unknown
 from qkv.spec.run import DEVICES, PRECISIONS
@@ -47,22 +51,70 @@ def pick(device: str = "auto", precision: str = "auto") -> Device:
             )
 
 
-def bf16_gain(rows: int = 2048, width: int = 256) -> float:
+def bf16_gain(rows: int = 512, width: int = 256) -> float:
     """How many times faster a matrix product is in bf16 than in fp32 on this CPU, measured in some hundredths of a second.
 
     Flags do not tell: some processors have the instructions and gain nothing by them.
     """
     x, w = torch.randn(rows, width), torch.randn(4 * width, width)
-    times = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = x.to(dtype), w.to(dtype)
-        rounds = []
-        for _ in range(6):
-            start = time.perf_counter()
-            torch.nn.functional.linear(a, b)
-            rounds.append(time.perf_counter() - start)
-        times[dtype] = min(rounds[1:])
-    return times[torch.float32] / times[torch.bfloat16]
+    narrow = x.bfloat16(), w.bfloat16()
+    return _shortest(lambda: torch.nn.functional.linear(x, w)) / _shortest(lambda: torch.nn.functional.linear(*narrow))
+
+
+def _shortest(work: Callable[[], object]) -> float:
+    """Seconds of this thread, after a first time that does not count; not those of others that want the processor, too."""
+    with side_by_side():
+        times = []
+        for _ in range(4):
+            start = time.thread_time()
+            work()
+            times.append(time.thread_time() - start)
+        return min(times[1:])
+
+
+def packs(weight: Tensor) -> bool:
+    """Whether `packed_weight` can lay out this weight: fp32 on a CPU, with oneDNN.
+
+    Its two operators are PyTorch's own affair (its compiler uses them): where they are gone we do without.
+    """
+    there = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and there and torch.backends.mkldnn.is_available()
+
+
+@functools.cache
+def turns() -> bool:
+    """Whether this CPU multiplies a few rows quicker from the other side, (W x^T)^T, than by x W^T; measured once.
+
+    It depends on the library's taste in processors, by factors of up to four.
+    """
+    x, w = torch.randn(4, 512), torch.randn(2048, 512)
+    with torch.no_grad():
+        turned = _shortest(lambda: (w @ x.t()).t().contiguous())
+        return _shortest(lambda: torch.nn.functional.linear(x, w)) > 1.15 * turned
+
+
+def packed_weight(weight: Tensor) -> Tensor:
+    """The weight as oneDNN lays it out for itself, of use to `packed_product` alone."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 256)
+
+
+def packed_product(x: Tensor, packed: Tensor, offset: Tensor | None) -> Tensor:
+    """x W^T + offset."""
+    return torch.ops.mkldnn._linear_pointwise(x, packed, offset, "none", [], "")
+
+
+@contextlib.contextmanager
+def side_by_side() -> Iterator[None]:
+    """For work that threads of our own do beside each other: within, an operator uses one thread alone.
+
+    Small operators gain little by a second thread, and what lies between them gains nothing.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def prepare(threads: int = 0) -> None:

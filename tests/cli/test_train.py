@@ -242,12 +242,12 @@ def test_set_reaches_the_run_and_the_model(ask: Ask, text: Text, tmp_path: Path)
         "--set",
         "optimiser.beta2=0.99",
         "--set",
-        "decoder.blocks.0.norm=PreNorm()",
+        "encoder.blocks.0.norm=PostNorm()",
     ]
     assert train(ask, tmp_path, *text.options, *changes, "--steps", 2, "--set", "seed=7").code == 0
     run = read_run(tmp_path / "run.toml")
     assert (run.schedule.__class__.__name__, run.optimiser.beta2, run.seed) == ("Cosine", 0.99, 7)
-    assert "decoder.blocks.0.norm=PreNorm()" in run.changes
+    assert "encoder.blocks.0.norm=PostNorm()" in run.changes
     model = json.loads((tmp_path / "model.json").read_text())["EncoderDecoder"]
     norms = [model[side]["Stack"]["blocks"][0]["Block"]["norm"] for side in ("encoder", "decoder")]
     assert [next(iter(norm)) for norm in norms] == ["PostNorm", "PreNorm"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from qkv.attention.sight import Plain
 from qkv.decode.beam import Hypothesis, search
-from qkv.decode.rule import Beam
+from qkv.decode.rule import Beam, Certain, Likely
 from qkv.decode.translate import log_probabilities
 from qkv.error import QkvError
 
@@ -49,7 +51,7 @@ def test_a_full_beam_equals_exhaustive_search(make_model, symbols, alpha: float,
 
 @pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.6, 3.0])
 def test_a_search_that_stops_early_finds_what_one_that_goes_on_finds(make_model, symbols, sources, alpha: float) -> None:
-    rule = Beam(FULL, alpha, most=6)  # there are 63 hypotheses: to look for all of them is to go on to the end
+    rule = Beam(FULL, alpha, most=6, stop=Certain())  # there are 63 hypotheses: to look for all of them is to go on to the end
     for seed in range(2):
         model, read = make_model(9, 5, seed=seed, ending=0.5), sources(12, 9, seed=seed)
         everything = search(model, read, symbols, rule, FULL)
@@ -57,6 +59,40 @@ def test_a_search_that_stops_early_finds_what_one_that_goes_on_finds(make_model,
         for count in (1, 3):
             for stopped, found in zip(search(model, read, symbols, rule, count), everything, strict=True):
                 assert same(stopped, found[:count])
+
+
+@pytest.mark.parametrize("alpha", [-0.5, 0.0, 0.6, 3.0])
+def test_a_search_that_stops_where_nothing_better_is_likely_finds_nothing_better(
+    make_model, symbols, sources, alpha: float
+) -> None:
+    worse, steps = 0, {Certain(): 0, Likely(): 0}
+    for seed in range(3):
+        model, read = make_model(23, 19, seed=seed, sharpness=3.0), sources(20, 23, seed=seed)
+        found = {}
+        for stop in steps:
+            with counted(model, steps, stop):
+                found[stop] = search(model, read, symbols, Beam(4, alpha, extra=20, stop=stop))
+        for certain, likely in zip(found[Certain()], found[Likely()], strict=True):
+            assert likely[0].score <= certain[0].score + 1e-6
+            worse += likely[0].score < certain[0].score - 1e-6
+    assert worse == 0 if alpha <= 0 else worse < 12
+    assert steps[Likely()] == steps[Certain()] if alpha <= 0 else steps[Likely()] <= steps[Certain()]
+
+
+@contextmanager
+def counted(model, steps: dict[object, int], name: object) -> Iterator[None]:
+    """Counts the hypotheses whose logits are asked for."""
+    logits = model.logits
+
+    def counting(hidden: torch.Tensor) -> torch.Tensor:
+        steps[name] += len(hidden)
+        return logits(hidden)
+
+    model.logits = counting
+    try:
+        yield
+    finally:
+        del model.logits
 
 
 @pytest.mark.parametrize("beam", [1, 2, 4, 9])
@@ -78,9 +114,8 @@ def test_what_has_not_ended_is_given_at_the_greatest_length_only_where_nothing_h
     make_model, symbols, sources, beam: int
 ) -> None:
     endless = make_model(12, 12)
-    endless.decoder.register_forward_hook(
-        lambda _, __, hidden: hidden - 50 * endless.output.weight[EOS] / endless.output.weight[EOS].norm()
-    )
+    ending = endless.output.weight.data[EOS]
+    endless.decoder.blocks[-1].sublayers[-1].norm.bias.data -= 50 * ending / ending.norm()
     read = sources(5, 12)
     for source, found in zip(read, search(endless, read, symbols, Beam(beam, 0.6, extra=2), beam), strict=True):
         assert len(found) == beam

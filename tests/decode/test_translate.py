@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qkv.decode import translate as module
 from qkv.decode.beam import search
@@ -108,3 +110,27 @@ def test_log_probabilities_of_a_batch_are_those_of_each_pair_alone(translator: T
 def test_scores_are_asked_for_in_pairs(translator: Translator) -> None:
     with pytest.raises(QkvError, match="2 sources and 1 targets"):
         translator.score(["a", "b"], ["A"])
+
+
+@settings(max_examples=60)
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80), tokens=st.integers(1, 300), threads=st.integers(1, 4))
+def test_even_batches_hold_everything_once_and_no_more_than_they_may(lengths: list[int], tokens: int, threads: int) -> None:
+    places = list(range(len(lengths)))
+    groups = module.even(places, lengths, tokens, threads)
+    assert sorted(place for group in groups for place in group) == places
+    assert all(len(group) == 1 or len(group) * max(lengths[i] for i in group) <= tokens for group in groups)
+    longest_first = [lengths[i] for group in groups for i in group]
+    assert longest_first == sorted(longest_first, reverse=True)
+    fewest = len(module.batches(places, lengths, tokens))
+    assert fewest <= len(groups) < fewest + threads
+
+
+def test_even_batches_leave_no_thread_waiting() -> None:
+    lengths = [7 + i % 13 for i in range(1000)]
+    places, odd = list(range(1000)), 0
+    for tokens in range(1300, 1900, 100):
+        sizes = [sum(lengths[i] for i in group) for group in module.even(places, lengths, tokens, 2)]
+        assert len(sizes) % 2 == 0
+        assert min(sizes) > 0.75 * max(sizes)
+        odd += len(module.batches(places, lengths, tokens)) % 2
+    assert odd

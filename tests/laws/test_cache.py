@@ -38,6 +38,16 @@ def test_any_split_of_a_long_target_equals_a_full_pass(world, cuts: set[int]) ->
 
 
 @torch.no_grad()
+def test_steps_that_look_everything_up_once_equal_a_full_pass(world) -> None:
+    memory = world.model.encode(world.source, world.sight)
+    state = State()
+    step = world.model.stepper(memory, state)
+    parts = [step(world.target[:, t])[:, None] for t in range(8)]
+    torch.testing.assert_close(torch.cat(parts, 1), world.model.decode(world.target, memory), **CLOSE)
+    assert state.length == 8
+
+
+@torch.no_grad()
 def test_hypotheses_that_change_places_and_sentences_that_leave_equal_full_passes(world) -> None:
     beam, sentences = 3, 4
     generator = torch.Generator().manual_seed(3)

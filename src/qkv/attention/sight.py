@@ -14,6 +14,8 @@ from torch import Tensor
 class Plain:
     """Every key is a token."""
 
+    blank = False
+
     def present(self, keys: int) -> None:
         """No mask: there is nothing to hide."""
 
@@ -24,9 +26,10 @@ class Plain:
 
 @dataclass(frozen=True)
 class Padded:
-    """Key j of sentence b is a token where j < lengths[b], and padding after."""
+    """Key j of sentence b is a token where j < lengths[b], and padding after; `blank` says whether a sentence may have none."""
 
     lengths: Int[Tensor, " B"]
+    blank: bool = True
 
     def present(self, keys: int) -> Bool[Tensor, "B 1 1 S"]:
         """True where a key is a token."""
@@ -34,7 +37,7 @@ class Padded:
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> Padded:
         """The same for some of the sentences."""
-        return Padded(self.lengths[sentences])
+        return Padded(self.lengths[sentences], self.blank)
 
 
 Sight = Plain | Padded

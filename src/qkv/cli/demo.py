@@ -68,7 +68,7 @@ def _run(text: Path, minutes: float) -> Any:
         model="transformer-tiny",
         train=files("train"),
         valid=files("valid"),
-        changes=("*.dropout=0.1", "*.norm=PreNorm()"),
+        changes=("*.dropout=0.1",),
         tokenizer=Tokenizer("bpe", AtMost(1000)),
         batching=Batching(2048),
         schedule=Cosine(peak=0.002, warmup=200),

@@ -23,6 +23,7 @@ Penalty = Annotated[float, typer.Option(help="Of length, as in GNMT; 0 favours s
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves it to PyTorch.")]
 BatchTokens = Annotated[int, typer.Option(help="Positions of a batch, its hypotheses counted.")]
+Thorough = Annotated[bool, typer.Option("--thorough", help="Search on until nothing better can come, however unlikely it is.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -32,12 +33,13 @@ def translate(
     file: Annotated[str, typer.Argument(help="Lines to translate; - is standard input.")] = "-",
     beam: BeamSize = 4,
     length_penalty: Penalty = 0.6,
+    thorough: Thorough = False,
     n_best: Annotated[int, typer.Option(help="Translations of each line.")] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="The score before each translation.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
     precision: Precision = "auto",
     threads: Threads = 0,
-    batch_tokens: BatchTokens = 4096,
+    batch_tokens: BatchTokens = 8192,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -45,11 +47,9 @@ def translate(
 
     With --n-best each translation has its line's number, counted from 1, and its score before it, with tabs between.
     """
-    from qkv.decode.rule import Beam
-
     if not 1 <= n_best <= beam:
         raise QkvError(f"--n-best {n_best}: a beam of {beam} gives 1 to {beam} translations of a line")
-    rule = Beam(beam, length_penalty)
+    rule = _rule(beam, length_penalty, thorough)
     with _sink(output) as sink:
         translator = _load(run, device, precision, threads)
         number = 0
@@ -68,23 +68,25 @@ def evaluate(
     target: Annotated[str, typer.Option(help="Their translations by people.")],
     beam: BeamSize = 4,
     length_penalty: Penalty = 0.6,
+    thorough: Thorough = False,
     tokenise: Annotated[str, typer.Option(help="sacreBLEU's tokenisation; `none` for text that is tokenised already.")] = "13a",
     output: Annotated[Path | None, typer.Option(help="Also write the translations here.")] = None,
     precision: Precision = "auto",
     threads: Threads = 0,
-    batch_tokens: BatchTokens = 4096,
+    batch_tokens: BatchTokens = 8192,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """BLEU and chrF of a run's translations, by sacreBLEU, with the signatures that make them comparable."""
-    from qkv.decode.rule import Beam
     from qkv.train.evaluate import bleu, chrf, refuse_unknown
 
     refuse_unknown(tokenise)
     sources, targets = _parallel(source, target)
     translator = _load(run, device, precision, threads)
     _warn_too_long(translator, sources, 0)
-    found = [best[0].text for best in translator.translate(sources, Beam(beam, length_penalty), batch_tokens=batch_tokens)]
+    found = [
+        best[0].text for best in translator.translate(sources, _rule(beam, length_penalty, thorough), batch_tokens=batch_tokens)
+    ]
     if output:
         output.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
     results = [bleu(found, targets, tokenise), chrf(found, targets)]
@@ -122,6 +124,12 @@ def _load(run: Path, device: str, precision: str, threads: int) -> Any:
 
     machine.prepare(threads)
     return load(run, device=device, precision=precision)
+
+
+def _rule(beam: int, length_penalty: float, thorough: bool) -> Any:
+    from qkv.decode.rule import Beam, Certain, Likely
+
+    return Beam(beam, length_penalty, stop=Certain() if thorough else Likely())
 
 
 def _parallel(source: str, target: str) -> tuple[list[str], list[str]]:

@@ -20,7 +20,7 @@ def read(model: EncoderDecoder, sources: Sequence[Sequence[int]], pad: int) -> M
     longest = max(lengths)
     device = model.output.weight.device
     ids = torch.tensor([[*source, *[pad] * (longest - len(source))] for source in sources], device=device)
-    sight = Plain() if min(lengths) == longest else Padded(torch.tensor(lengths, device=device))
+    sight = Plain() if min(lengths) == longest else Padded(torch.tensor(lengths, device=device), blank=False)
     return model.encode(ids, sight)
 
 
@@ -28,14 +28,13 @@ class Session:
     """One decoding: `beam` hypotheses for each of the sentences, all of the same length."""
 
     def __init__(self, model: EncoderDecoder, memory: Memory) -> None:
-        self._model = model
-        self._memory = memory
+        self._logits = model.logits
         self._state = State()
+        self._step = model.stepper(memory, self._state)
 
     def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
         """Logits for what follows, given the last token of every hypothesis."""
-        hidden = self._model.decode(tokens[:, None], self._memory, self._state)
-        return self._model.logits(hidden[:, 0])
+        return self._logits(self._step(tokens))
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         """Hypothesis r goes on from where hypothesis rows[r] of the same sentence stands."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from qkv.data.tokenizer import Tokenizer
 from qkv.decode.beam import Hypothesis, Symbols, search
 from qkv.decode.rule import Beam
 from qkv.error import QkvError
+from qkv.model.transformer import EncoderDecoder, pack
 from qkv.store import Stored
 from qkv.store import load as load_stored
 
@@ -43,7 +45,7 @@ class Translator:
         lines: Sequence[str],
         rule: Beam = Beam(),
         *,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 8192,
         count: int = 1,
         note: Callable[[int], None] = lambda done: None,
     ) -> list[list[Translation]]:
@@ -55,12 +57,12 @@ class Translator:
         encoded = self.source.encode([line.strip() for line in lines])
         results = [[Translation("", 0.0)] for _ in lines]
         todo = [i for i, ids in enumerate(encoded) if 0 < len(ids) <= LONGEST]
+        sources = [[*encoded[i], EOS] for i in todo]
         done = len(lines) - len(todo)
-        for group in batches(todo, [len(ids) + 1 for ids in encoded], batch_tokens // rule.beam):
-            found = search(self.model, [[*encoded[i], EOS] for i in group], SYMBOLS, rule, count)
-            for i, hypotheses in zip(group, found, strict=True):
-                results[i] = [self._read(hypothesis) for hypothesis in hypotheses]
-            done += len(group)
+        for found in search_all(self.model, sources, rule, count, batch_tokens):
+            for place, hypotheses in found.items():
+                results[todo[place]] = [self._read(hypothesis) for hypothesis in hypotheses]
+            done += len(found)
             note(done)
         return results
 
@@ -90,13 +92,41 @@ class Translator:
         return Translation(self.target.decode(hypothesis.tokens), hypothesis.score, hypothesis.finished)
 
 
+def search_all(
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], rule: Beam, count: int, batch_tokens: int
+) -> Iterator[dict[int, list[Hypothesis]]]:
+    """The `count` best hypotheses of each source, by its place, a batch as soon as it is done; the sources end with their end
+    symbol.
+
+    On a CPU several batches are searched beside each other, each by one thread; one batch alone has all threads.
+    """
+    places, lengths = list(range(len(sources))), list(map(len, sources))
+    threads = torch.get_num_threads() if model.output.weight.device.type == "cpu" else 1
+    groups = even(places, lengths, batch_tokens // rule.beam, threads)
+
+    def searched(group: list[int]) -> dict[int, list[Hypothesis]]:
+        return dict(zip(group, search(model, [sources[i] for i in group], SYMBOLS, rule, count), strict=True))
+
+    if len(groups) == 1 or threads == 1:
+        yield from map(searched, groups)
+        return
+    with machine.side_by_side(), ThreadPoolExecutor(threads) as pool:
+        pending = [pool.submit(searched, group) for group in groups]
+        try:
+            for future in as_completed(pending):
+                yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
 @torch.inference_mode()
 def log_probabilities(model: torch.nn.Module, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
     """log P(target | source) of each pair of id lists, both ending with their end symbol, in nats."""
     device = next(model.parameters()).device
     source, target = _padded(sources).to(device), _padded(targets).to(device)
     lengths = torch.tensor([len(s) for s in sources], device=device)
-    sight = Plain() if len(set(map(len, sources))) == 1 else Padded(lengths)
+    sight = Plain() if len(set(map(len, sources))) == 1 else Padded(lengths, blank=False)
     given = torch.cat([target.new_full((len(targets), 1), BOS), target[:, :-1]], 1)
     logits = model(source, sight, given).float()
     of_truth = logits.gather(2, target[:, :, None])[:, :, 0] - logits.logsumexp(2)
@@ -123,8 +153,25 @@ def batches(places: list[int], lengths: list[int], tokens: int) -> list[list[int
     return groups
 
 
+def even(places: list[int], lengths: list[int], tokens: int, threads: int) -> list[list[int]]:
+    """`batches` of about equally many positions, as many for each thread as for any other, so that none waits at the end."""
+    groups = batches(places, lengths, tokens)
+    if len(groups) < 2:
+        return groups
+    count = threads * math.ceil(len(groups) / threads)
+    size = sum(len(group) * lengths[group[0]] for group in groups) / count
+    while size < tokens:
+        smaller = batches(places, lengths, int(size))
+        if len(smaller) <= count:
+            return smaller
+        size *= 1.02
+    return groups
+
+
 def load(run: Path | str, *, device: str = "auto", precision: str = "auto") -> Translator:
     """The finished model of a run folder. `auto` computes in fp32 on a CPU, and in bf16 on a GPU that has it."""
     where = machine.pick(device, "fp32" if precision == "auto" and not torch.cuda.is_available() else precision)
     stored = load_stored(run, where.device)
-    return Translator(Stored(stored.model.to(where.precision), stored.source, stored.target))
+    model = stored.model.to(where.precision)
+    pack(model)
+    return Translator(Stored(model, stored.source, stored.target))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from qkv.attention.attend import attend
 from qkv.attention.call import Call
-from qkv.model.context import Context
+from qkv.model.context import Context, Step
+from qkv.model.linear import Linear
 from qkv.model.state import Once
 from qkv.spec import part
 from qkv.spec.pattern import Full
@@ -28,8 +29,8 @@ class Attention(nn.Module):
     def __init__(self, spec: part.Attention, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.qkv = nn.Linear(width, 3 * width, bias=spec.offset)
-        self.out = nn.Linear(width, width, bias=spec.offset)
+        self.qkv = Linear(width, 3 * width, bias=spec.offset)
+        self.out = Linear(width, width, bias=spec.offset)
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
         q, k, v = (_heads(part, self.spec.heads) for part in self.qkv(x).chunk(3, dim=-1))
@@ -40,6 +41,20 @@ class Attention(nn.Module):
             ctx.trace.attention(ctx.path, call)
         return self.out(_joined(attend(call)))
 
+    def stepper(self, ctx: Context) -> Step:
+        """`forward` for one more token of every row at a time."""
+        assert ctx.state is not None, "a step remembers"
+        qkv, out, slot = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path)
+        heads, pattern, sight = self.spec.heads, self.spec.pattern, ctx.sight
+
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+            q, k, v = qkv(x).view(x.shape[0], 3, heads, 1, -1).unbind(1)
+            first = slot.length
+            keys, values = slot.append(k, v)
+            return out(attend(Call(q, keys, values, pattern, sight, first)).reshape(x.shape))
+
+        return step
+
 
 class MemoryAttention(nn.Module):
     """Multi-head attention of the decoder to the encoder's memory (Vaswani et al. 2017, section 3.2.3)."""
@@ -47,9 +62,9 @@ class MemoryAttention(nn.Module):
     def __init__(self, spec: part.MemoryAttention, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.q = nn.Linear(width, width, bias=spec.offset)
-        self.kv = nn.Linear(width, 2 * width, bias=spec.offset)
-        self.out = nn.Linear(width, width, bias=spec.offset)
+        self.q = Linear(width, width, bias=spec.offset)
+        self.kv = Linear(width, 2 * width, bias=spec.offset)
+        self.out = Linear(width, width, bias=spec.offset)
 
     def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T D"]:
         memory = self._memory(ctx)
@@ -61,6 +76,17 @@ class MemoryAttention(nn.Module):
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
         return self.out(_joined(attend(call)).view(rows, length, width))
+
+    def stepper(self, ctx: Context) -> Step:
+        """`forward` for one more token of every row at a time."""
+        into, out, memory, heads = self.q.product(), self.out.product(), self._memory(ctx), self.spec.heads
+
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+            q = into(x).view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
+            attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight))
+            return out(attended.transpose(1, 2).reshape(x.shape))
+
+        return step
 
     def _memory(self, ctx: Context) -> Once:
         if ctx.state is not None and ctx.path in ctx.state.slots:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qkv.model.attention import Attention, MemoryAttention
-from qkv.model.context import Context
+from qkv.model.context import Context, Step
 from qkv.model.feedforward import FeedForward
 from qkv.spec import part
 
 
-def sublayer(spec: part.Sublayer, width: int) -> nn.Module:
+def sublayer(spec: part.Sublayer, width: int) -> Attention | MemoryAttention | FeedForward:
     """The module of a sublayer."""
     match spec:
         case part.Attention():
@@ -21,6 +23,12 @@ def sublayer(spec: part.Sublayer, width: int) -> nn.Module:
             return MemoryAttention(spec, width)
         case part.FeedForward():
             return FeedForward(spec, width)
+
+
+def normaliser(norm: nn.LayerNorm) -> Step:
+    """A norm for many calls."""
+    shape, weight, bias, epsilon = norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, epsilon)
 
 
 class Residual(nn.Module):
@@ -37,6 +45,13 @@ class Residual(nn.Module):
         if self.before:
             return self._add(x, self.sublayer(self.norm(x), ctx), ctx)
         return self.norm(self._add(x, self.sublayer(x, ctx), ctx))
+
+    def stepper(self, ctx: Context) -> Step:
+        """`forward` for one more token of every row at a time."""
+        through, norm = self.sublayer.stepper(ctx), normaliser(self.norm)
+        if self.before:
+            return lambda x: x + through(norm(x))
+        return lambda x: norm(x + through(x))
 
     def _add(self, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
         if ctx.noise is None or self.dropout == 0:
@@ -55,3 +70,14 @@ class Block(nn.Module):
         for index, residual in enumerate(self.sublayers):
             x = residual(x, ctx.at(str(index)))
         return x
+
+    def stepper(self, ctx: Context) -> Step:
+        """`forward` for one more token of every row at a time."""
+        steps = [cast(Residual, residual).stepper(ctx.at(str(index))) for index, residual in enumerate(self.sublayers)]
+
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+            for each in steps:
+                x = each(x)
+            return x
+
+        return step

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,8 @@ from qkv.attention.sight import Sight
 from qkv.model.dropout import Noise
 from qkv.model.state import Path, State
 from qkv.model.trace import Trace
+
+Step = Callable[[Float[Tensor, "R D"]], Float[Tensor, "R D"]]  # what a part does to the next token of every row
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +40,5 @@ class Context:
         """The same one step further down the path; a path is kept only where somebody asks for it."""
         if self.state is None and self.trace is None and self.noise is None:
             return self
-        return replace(self, path=(*self.path, name))
+        path = (*self.path, name)
+        return Context(self.sight, self.first, self.memory, self.state, self.trace, self.noise, path)

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qkv.model.context import Context
+from qkv.model.linear import Product
 from qkv.model.position import sinusoids
 from qkv.spec import model as spec
 
 
 class Embedding(nn.Module):
     """ids -> vectors: dropout(scale * table[id] + position) (Vaswani et al. 2017, sections 3.4, 3.5 and 5.4)."""
+
+    packed: Product | None = None  # the same matrix as the output map of a finished model
 
     def __init__(self, spec: spec.Embedding, entries: int, width: int) -> None:
         super().__init__()
@@ -29,6 +32,12 @@ class Embedding(nn.Module):
         if ctx.noise is None or self.spec.dropout == 0:
             return x
         return x * ctx.noise.mask(x, self.spec.dropout, ctx.path)
+
+    def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """The same matrix as the output map: a score for every entry."""
+        if self.packed is None or torch.is_grad_enabled():
+            return functional.linear(hidden, self.weight)
+        return self.packed(hidden)
 
     def _at(self, first: int, length: int) -> Float[Tensor, "T D"]:
         table = self._positions

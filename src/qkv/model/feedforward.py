@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qkv.model.context import Context
+from qkv.model.context import Context, Step
+from qkv.model.linear import Linear
 from qkv.spec import part
 
 
@@ -15,8 +16,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, spec: part.FeedForward, width: int) -> None:
         super().__init__()
-        self.into = nn.Linear(width, spec.hidden)
-        self.out = nn.Linear(spec.hidden, width)
+        self.into = Linear(width, spec.hidden)
+        self.out = Linear(spec.hidden, width)
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
         return self.out(functional.relu(self.into(x), inplace=True))
+
+    def stepper(self, ctx: Context) -> Step:
+        """`forward` for one more token of every row at a time."""
+        into, out = self.into.product(), self.out.product()
+        return lambda x: out(into(x).relu_())

@@ -20,7 +20,7 @@ from qkv.model.embedding import Embedding
 def initialise(model: nn.Module, seed: int) -> None:
     """Set every parameter, a pure function of the seed; the global random state stays as it was."""
     generator = torch.Generator().manual_seed(seed)
-    parts = {module.qkv: 3 for module in model.modules() if isinstance(module, Attention)}
+    parts: dict[nn.Module, int] = {module.qkv: 3 for module in model.modules() if isinstance(module, Attention)}
     parts |= {module.kv: 2 for module in model.modules() if isinstance(module, MemoryAttention)}
     for module in model.modules():
         match module:

@@ -1,7 +1,7 @@
 """What decoding remembers: slots, addressed by the path by which a module was reached.
 
-Rows are hypotheses, `beam` of them for each sentence, those of a sentence side by side. `reorder` and `keep` are written
-once, over all slots, so that the search never asks what the model is.
+Rows are hypotheses, equally many for each sentence, those of a sentence side by side. `reorder` and `keep` are written once,
+over all slots, so that the search never asks what the model is; only rows that change their place are copied.
 """
 
 from __future__ import annotations
@@ -17,54 +17,66 @@ from qkv.attention.sight import Sight
 Path = tuple[str, ...]
 
 
+class Move:
+    """New rows from old ones: new row r is old row `rows[r]`. Most stay where they are, and none of these is touched."""
+
+    def __init__(self, rows: Int[Tensor, " R"]) -> None:
+        self.rows = rows
+        self._to = (rows != torch.arange(len(rows), device=rows.device)).nonzero().flatten()
+        self._from = rows[self._to]
+
+    def apply(self, held: Float[Tensor, "old N ..."], used: int) -> Float[Tensor, "new N ..."]:
+        """The new rows, of which the first `used` entries count: in place, unless there are more of them than before."""
+        if len(self.rows) > len(held):
+            return held[self.rows]
+        if len(self._to):
+            entries = held[:, :used]
+            entries.index_copy_(0, self._to, entries.index_select(0, self._from))
+        return held[: len(self.rows)]
+
+
 @runtime_checkable
 class Slot(Protocol):
     """What one sublayer remembers."""
 
-    def reorder(self, rows: Int[Tensor, " R"]) -> None: ...
+    def reorder(self, rows: Move) -> None: ...
 
-    def keep(self, sentences: Int[Tensor, " B"], rows: Int[Tensor, " R"]) -> None: ...
+    def keep(self, sentences: Move, rows: Move) -> None: ...
 
 
 class Keys:
-    """Keys and values of the tokens so far; time stands first, so that a step writes one slab and copies nothing."""
+    """Keys and values of the tokens so far: room for some tokens in every row, so that a step copies nothing."""
 
     def __init__(self) -> None:
         self.length = 0
-        self._buffers: list[Tensor] = []  # keys, values, and their spares: (capacity, R, H, K)
+        self._held: Float[Tensor, "R capacity 2 H K"] | None = None  # of a token first its keys, then its values
 
     def append(self, k: Float[Tensor, "R H T K"], v: Float[Tensor, "R H T K"]) -> tuple[Tensor, Tensor]:
         """Take the keys and values of the next tokens; give back all of them, (R, H, S, K)."""
         end = self.length + k.shape[2]
-        if not self._buffers or end > self._buffers[0].shape[0]:
-            self._grow(end, k)
-        for buffer, new in zip(self._buffers, (k, v), strict=False):
-            buffer[self.length : end] = new.permute(2, 0, 1, 3)
+        held = self._held
+        if held is None or end > held.shape[1]:
+            held = self._held = self._grown(end, k)
+        new = held[:, self.length : end].permute(2, 0, 3, 1, 4)
+        new[0], new[1] = k, v
         self.length = end
-        return self._view(0), self._view(1)
+        keys, values = held[:, :end].permute(2, 0, 3, 1, 4)
+        return keys, values
 
-    def _view(self, which: int) -> Tensor:
-        return self._buffers[which][: self.length].permute(1, 2, 0, 3)
-
-    def _grow(self, end: int, like: Tensor) -> None:
+    def _grown(self, end: int, like: Tensor) -> Tensor:
         rows, heads, _, width = like.shape
-        capacity = max(16, 2 * end)
-        grown = [like.new_empty(capacity, rows, heads, width) for _ in range(4)]
-        for old, new in zip(self._buffers[:2], grown, strict=False):
-            new[: self.length] = old[: self.length]
-        self._buffers = grown
+        grown = like.new_empty(rows, max(16, 2 * end), 2, heads, width)
+        if self._held is not None:
+            grown[:, : self.length] = self._held[:, : self.length]
+        return grown
 
-    def reorder(self, rows: Int[Tensor, " R"]) -> None:
-        keys, values, spare_keys, spare_values = self._buffers
-        for old, new in ((keys, spare_keys), (values, spare_values)):
-            torch.index_select(old[: self.length], 1, rows, out=new[: self.length])
-        self._buffers = [spare_keys, spare_values, keys, values]
+    def reorder(self, rows: Move) -> None:
+        assert self._held is not None, "nothing was appended yet"
+        used = self.length * self._held.shape[2:].numel()
+        self._held = rows.apply(self._held.flatten(1), used).view(-1, *self._held.shape[1:])
 
-    def keep(self, sentences: Int[Tensor, " B"], rows: Int[Tensor, " R"]) -> None:
-        kept = [buffer.new_empty(buffer.shape[0], len(rows), *buffer.shape[2:]) for buffer in self._buffers]
-        for old, new in zip(self._buffers[:2], kept, strict=False):
-            torch.index_select(old[: self.length], 1, rows, out=new[: self.length])
-        self._buffers = kept
+    def keep(self, sentences: Move, rows: Move) -> None:
+        self.reorder(rows)
 
 
 class Once:
@@ -73,11 +85,12 @@ class Once:
     def __init__(self, k: Float[Tensor, "B H S K"], v: Float[Tensor, "B H S K"], sight: Sight) -> None:
         self.k, self.v, self.sight = k, v, sight
 
-    def reorder(self, rows: Int[Tensor, " R"]) -> None:
+    def reorder(self, rows: Move) -> None:
         """Unmoved: hypotheses change places within their sentence only."""
 
-    def keep(self, sentences: Int[Tensor, " B"], rows: Int[Tensor, " R"]) -> None:
-        self.k, self.v, self.sight = self.k[sentences], self.v[sentences], self.sight.keep(sentences)
+    def keep(self, sentences: Move, rows: Move) -> None:
+        self.k, self.v = (sentences.apply(each, each.shape[1]) for each in (self.k, self.v))
+        self.sight = self.sight.keep(sentences.rows)
 
 
 class State:
@@ -96,12 +109,14 @@ class State:
         return slot
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
-        """Row r goes on from what row rows[r] remembers; rows change places within their sentence."""
+        """Row r goes on from what row rows[r] remembers; rows change places within their sentence, or become more."""
+        move = Move(rows)
         for slot in self.slots.values():
-            slot.reorder(rows)
+            slot.reorder(move)
 
     def keep(self, sentences: Int[Tensor, " B"], beam: int) -> None:
-        """Only these sentences go on."""
+        """Only these sentences go on; those that keep their place cost nothing."""
         rows = (sentences[:, None] * beam + torch.arange(beam, device=sentences.device)).flatten()
+        moves = Move(sentences), Move(rows)
         for slot in self.slots.values():
-            slot.keep(sentences, rows)
+            slot.keep(*moves)

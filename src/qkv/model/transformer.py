@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
+from qkv import device as machine
 from qkv.attention.sight import Plain, Sight
 from qkv.model.context import Context, Memory
 from qkv.model.depth import Stack
 from qkv.model.dropout import Noise
 from qkv.model.embedding import Embedding
 from qkv.model.initialise import initialise
+from qkv.model.linear import Linear, packed
 from qkv.model.state import State
 from qkv.model.trace import Trace
 from qkv.spec import model as spec
@@ -60,15 +63,42 @@ class EncoderDecoder(nn.Module):
             state.length += target.shape[1]
         return hidden
 
+    def stepper(self, memory: Memory, state: State) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:
+        """`decode` for one more token of every row at a time, without gradient, noise or trace.
+
+        All that can be looked up is looked up now, once: a step of a small model must not drown in Python.
+        """
+        ctx = Context(Plain(), memory=memory, state=state).at("decoder")
+        through = self.decoder.stepper(ctx)
+
+        def step(tokens: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
+            hidden = through(self.target(tokens[:, None], Context(Plain(), state.length))[:, 0])
+            state.length += 1
+            return hidden
+
+        return step
+
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """A score for every entry of the target vocabulary."""
-        return functional.linear(hidden, self.output.weight)
+        return self.output.logits(hidden)
 
     def forward(
         self, source: Int[Tensor, "B S"], sight: Sight, target: Int[Tensor, "B T"], noise: Noise | None = None
     ) -> Float[Tensor, "B T V"]:
         """Logits for the token after each token of the target."""
         return self.logits(self.decode(target, self.encode(source, sight, noise), noise=noise))
+
+
+def pack(model: EncoderDecoder) -> None:
+    """Lay out the weights of a finished model for use on this CPU; they must not change afterwards, and are held twice.
+
+    Nothing is done where it would not help: on a GPU, in another precision than fp32, without oneDNN.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear) and machine.packs(module.weight):
+            module.packed = packed(module.weight, module.bias)
+    if machine.packs(model.output.weight):
+        model.output.packed = packed(model.output.weight)
 
 
 def build(spec_: spec.Model, seed: int = 0) -> EncoderDecoder:

@@ -19,7 +19,7 @@ class Entry:
 
 
 CATALOGUE: dict[str, Entry] = {
-    "transformer-tiny": Entry(transformer.transformer_tiny, "Wu et al. 2021"),
+    "transformer-tiny": Entry(transformer.transformer_tiny, "after Wu et al. 2021"),
     "transformer-small": Entry(transformer.transformer_small, "after Vaswani et al. 2017"),
     "transformer-base": Entry(transformer.transformer_base, "Vaswani et al. 2017"),
     "transformer-big": Entry(transformer.transformer_big, "Vaswani et al. 2017"),

@@ -47,7 +47,7 @@ def losses(
 
 def sight(batch: Batch) -> Sight:
     """Which tokens of the source are there."""
-    return Padded(batch.source_lengths) if batch.padded_source else Plain()
+    return Padded(batch.source_lengths, blank=False) if batch.padded_source else Plain()
 
 
 def batch_of(corpus: Corpus, indices: np.ndarray) -> Batch:

@@ -113,7 +113,7 @@ class Loop:
         self.journal.cut(self.progress.journal)
 
     def warn(self) -> None:
-        """Say what a person would want to know before the run, not after."""
+        """Say what a person would want to know as soon as the number of steps is known, not after them."""
         schedule, steps = self.run.schedule, self.progress.steps
         if 0 < steps <= schedule.warmup:
             self.watch.say(
@@ -258,6 +258,7 @@ class Loop:
         self.watch.say(
             f"{self.run.budget.number:g} minutes are {progress.steps:,} steps at this speed; the run now has that many"
         )
+        self.warn()
 
     def evaluate(self) -> None:
         """Validation loss, and BLEU by greedy translation; how they are is told and written down."""

@@ -1,0 +1,58 @@
+"""Linear maps, and how those of a finished model are made quick on a CPU.
+
+PyTorch hands a product to a library that lays both factors out anew each time. A finished model multiplies by the same weights
+again and again, often a handful of rows at a time: so its weights are laid out once, by oneDNN, and a few rows may be
+multiplied from the other side. The results are those of `functional.linear` but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qkv import device as machine
+
+FEW = 16  # rows
+WIDE = 4096  # columns of the result, above which it costs too much to turn it back
+
+Product = Callable[[Float[Tensor, "... D"]], Float[Tensor, "... E"]]
+
+
+class Linear(nn.Linear):
+    """x -> x W^T + offset."""
+
+    packed: Product | None = None
+
+    def forward(self, input: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
+        if self.packed is None or torch.is_grad_enabled():
+            return functional.linear(input, self.weight, self.bias)
+        return self.packed(input)
+
+    def product(self) -> Product:
+        """This map for many calls that want no gradient."""
+        return self.packed or self.forward
+
+
+def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
+    """x -> x W^T + offset for a weight that changes no more, with a copy of it as oneDNN likes it."""
+    weight = weight.detach()
+    laid_out = machine.packed_weight(weight)
+    offset = None if offset is None else offset.detach()
+    column = torch.zeros(1, 1) if offset is None else offset[:, None]
+    width = weight.shape[1]
+    turned = machine.turns() and len(weight) <= WIDE
+
+    def product(x: Tensor) -> Tensor:
+        rows = x.numel() // width
+        if not turned or rows > FEW:
+            return machine.packed_product(x, laid_out, offset)
+        if rows == 1:
+            return functional.linear(x, weight, offset)
+        y = torch.addmm(column, weight, x.view(rows, width).t())
+        return y.t().contiguous().view(*x.shape[:-1], -1)
+
+    return product

@@ -1,0 +1,64 @@
+"""A finished model may lay out its weights anew: what it computes stays the same but for rounding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qkv import device
+from qkv.attention.sight import Padded
+from qkv.model.linear import FEW, WIDE, Linear, packed
+from qkv.model.transformer import build, pack
+from qkv.papers.transformer import transformer
+from qkv.spec.model import Joint, Separate
+
+
+@pytest.mark.parametrize("turns", [True, False])
+@pytest.mark.parametrize("offset", [True, False])
+@pytest.mark.parametrize("columns", [12, WIDE + 1])
+def test_packed_is_linear_for_any_number_of_rows(
+    monkeypatch: pytest.MonkeyPatch, turns: bool, offset: bool, columns: int
+) -> None:
+    monkeypatch.setattr(device, "turns", lambda: turns)
+    linear = Linear(24, columns, bias=offset)
+    linear.packed = packed(linear.weight, linear.bias)
+    for shape in [(1, 24), (4, 24), (FEW, 24), (FEW + 1, 24), (300, 24), (1, 1, 24), (2, 3, 24), (5, 7, 24)]:
+        x = torch.randn(shape)
+        with torch.inference_mode():
+            torch.testing.assert_close(linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocabulary", [Joint(30), Separate(30, 41)], ids=["joint", "separate"])
+def test_a_packed_model_says_what_it_said_and_still_has_gradients(vocabulary: Joint | Separate) -> None:
+    model = build(transformer(vocabulary, width=16, hidden=24, heads=2, depth=2))
+    source, target = torch.randint(4, 30, (5, 6)), torch.randint(4, 30, (5, 7))
+    sight = Padded(torch.tensor([6, 3, 1, 6, 5]))
+    with torch.no_grad():
+        before = model(source, sight, target)
+        pack(model)
+
+        torch.testing.assert_close(model(source, sight, target), before, rtol=0, atol=1e-5)
+    logits = model(source, sight, target)
+    assert torch.equal(logits, before), "where a gradient may be wanted nothing is packed"
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_only_fp32_on_a_cpu_is_packed_and_only_where_oneDNN_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(transformer(Joint(30), width=16, hidden=24, heads=2, depth=1))
+    pack(model.double())
+    assert all(module.packed is None for module in model.modules() if hasattr(module, "packed"))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    pack(model.float())
+    assert all(module.packed is None for module in model.modules() if hasattr(module, "packed"))
+    monkeypatch.undo()
+    pack(model)
+    assert all(module.packed is not None for module in model.modules() if hasattr(module, "packed"))
+
+
+def test_threads_of_our_own_leave_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="inside"), device.side_by_side():
+        assert torch.get_num_threads() == 1
+        raise ValueError("inside")
+    assert torch.get_num_threads() == before
