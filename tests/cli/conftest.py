@@ -20,7 +20,7 @@ WORDS = "ka lo mi nu pe ra su ti vo ze".split()
 TINY = """
 --model transformer-tiny --tokenizer characters --batch-tokens 300 --device cpu --precision fp32 --steps 6
 --set width=16 --set encoder.depth=1 --set decoder.depth=1
---set evaluation=Evaluation(3,0) --set checkpoints=Checkpoints(3,2,2)
+--set evaluation=Evaluation(3,0) --set checkpoints=Checkpoints(3,2,Exactly(2))
 """.split()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import CALL, TINY, Answer, Ask, Text, Trained, sentences, write
 
+from qkv.spec.run import Batching, Cosine, Noam
 from qkv.train.run_folder import read_run
 
 
@@ -253,6 +254,16 @@ def test_set_reaches_the_run_and_the_model(ask: Ask, text: Text, tmp_path: Path)
     assert [next(iter(norm)) for norm in norms] == ["PostNorm", "PreNorm"]
 
 
+def test_a_model_is_trained_as_its_kind_is_unless_one_says_otherwise(ask: Ask, text: Text, tmp_path: Path) -> None:
+    given = [*text.options, "--steps", 1, "--batch-tokens", 99]
+    assert train(ask, tmp_path / "tiny", *given).code == 0
+    small = ["--set", "encoder.depth=1", "--set", "decoder.depth=1", "--set", "width=8"]
+    assert train(ask, tmp_path / "base", *given, *small, "--model", "transformer-base").code == 0
+    tiny, base = (read_run(tmp_path / name / "run.toml") for name in ("tiny", "base"))
+    assert (tiny.schedule, base.schedule) == (Cosine(peak=0.003, warmup=500), Noam(4000))
+    assert tiny.batching == base.batching == Batching(99)
+
+
 def test_options_go_before_a_recipe(ask: Ask, text: Text, trained: Trained, tmp_path: Path) -> None:
     recipe = ["--recipe", trained.folder / "run.toml"]
     assert ask("train", "translate", "--out", tmp_path / "same", *recipe).code == 0
@@ -304,7 +315,7 @@ def test_resume_needs_nothing_but_the_folder(ask: Ask, trained: Trained) -> None
         (["--batch-tokens", "64"], "batching.tokens: 300 before, 64 now"),
         (["--set", "width=32"], "changes: "),
         (["--model", "transformer-base"], "model: "),
-        (["--set", "schedule.warmup=5"], "schedule.warmup: 4000 before, 5 now"),
+        (["--set", "schedule.warmup=5"], "schedule.warmup: 500 before, 5 now"),
     ],
 )
 def test_resume_refuses_another_option_by_its_name(ask: Ask, trained: Trained, options: list[str], name: str) -> None:

@@ -251,9 +251,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned where a sentence ends, since its sentences have one word of two letters."""
     folder = tmp_path_factory.mktemp("taught")
     sides = [write(folder / name, [case(word) for word in WORDS * 4]) for name, case in (("a", str.lower), ("b", str.upper))]
-    learning = ["--steps", 60, "--set", "schedule=Cosine(peak=0.02, warmup=5)", "--set", "checkpoints=Checkpoints(60, 1, 1)"]
+    learning = ["--set", "schedule=Cosine(peak=0.02, warmup=5)", "--set", "checkpoints=Checkpoints(60, 1, Exactly(1))"]
     given = ["--source", sides[0], "--target", sides[1]]
-    assert asked("train", "translate", *given, "--out", folder / "run", *TINY, *learning).code == 0
+    assert asked("train", "translate", *given, "--out", folder / "run", *TINY, "--steps", 60, *learning).code == 0
     return folder / "run"
 
 

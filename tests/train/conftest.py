@@ -16,7 +16,7 @@ import torch
 
 import qkv
 from qkv.look import curves
-from qkv.spec.data import AtMost, Files, Tokenizer
+from qkv.spec.data import AtMost, Exactly, Files, Tokenizer
 from qkv.spec.run import Batching, Checkpoints, Cosine, Evaluation, Run, Steps
 from qkv.train import loop as loops
 from qkv.train.run import train
@@ -131,7 +131,7 @@ def tiny(text: tuple[Files, Files]) -> Run:
         schedule=Cosine(peak=0.01, warmup=3),
         budget=Steps(12),
         evaluation=Evaluation(every=3, sentences=0),
-        checkpoints=Checkpoints(every=4, keep=2, average=2),
+        checkpoints=Checkpoints(every=4, keep=2, average=Exactly(2)),
         precision="fp32",
         device="cpu",
     )

@@ -19,6 +19,7 @@ from tests.train.conftest import Listener, Whole, journal, weights
 from torch import Tensor
 
 from qkv.error import QkvError, QkvFailure
+from qkv.spec.data import AtMost, Exactly
 from qkv.spec.run import Checkpoints, Run
 from qkv.store import load_weights, save_weights
 from qkv.train import checkpoint as checkpoints
@@ -264,7 +265,7 @@ def test_a_run_goes_back_past_damage_with_a_warning(whole: Whole, tmp_path: Path
 
 
 def test_the_final_model_is_the_mean_of_the_last_checkpoints(tiny: Run, tmp_path: Path) -> None:
-    train(replace(tiny, checkpoints=Checkpoints(every=4, keep=3, average=2)), tmp_path, Listener())
+    train(replace(tiny, checkpoints=Checkpoints(every=4, keep=3, average=Exactly(2))), tmp_path, Listener())
     paths = checkpoints.all_of(tmp_path)
     assert steps(tmp_path) == [4, 8, 12]
     last = [load_weights(path / "model.safetensors") for path in paths[1:]]
@@ -273,6 +274,21 @@ def test_the_final_model_is_the_mean_of_the_last_checkpoints(tiny: Run, tmp_path
     for name, tensor in final.items():
         torch.testing.assert_close(tensor, (last[0][name] + last[1][name]) / 2)
         assert not torch.equal(tensor, last[1][name]), name
+
+
+def test_where_fewer_checkpoints_validate_better_fewer_are_averaged(tiny: Run, tmp_path: Path) -> None:
+    losses, averaged = [], []
+    for count in (1, 2, 3):
+        run = replace(tiny, checkpoints=Checkpoints(every=4, keep=3, average=Exactly(count)))
+        train(run, tmp_path / str(count), Listener())
+        losses.append(journal(tmp_path / str(count), "final")[0]["loss"])
+        averaged.append(weights(tmp_path / str(count)))
+    train(replace(tiny, checkpoints=Checkpoints(every=4, keep=3, average=AtMost(3))), tmp_path / "best", Listener())
+    (final,) = journal(tmp_path / "best", "final")
+    best = losses.index(min(losses))
+    assert len(set(losses)) == 3
+    assert (final["averaged"], final["loss"]) == (best + 1, losses[best])
+    assert weights(tmp_path / "best") == averaged[best]
 
 
 def test_a_damaged_checkpoint_takes_no_part_in_the_average(whole: Whole, tmp_path: Path) -> None:

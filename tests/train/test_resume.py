@@ -16,7 +16,7 @@ import pytest
 from tests.train.conftest import Listener, Whole, journal, sentences, weights, write
 
 from qkv.error import QkvError
-from qkv.spec.data import Files
+from qkv.spec.data import Exactly, Files
 from qkv.spec.run import Adam, Checkpoints, Cosine, Epochs, Evaluation, Minutes, Patience, Run, Steps
 from qkv.train import checkpoint as checkpoints
 from qkv.train import loop as loops
@@ -309,7 +309,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(whole: Whole, tmp_path: 
 
 
 def test_minutes_fix_the_number_of_steps_once(tiny: Run, tmp_path: Path) -> None:
-    run = replace(tiny, budget=Minutes(0.015), checkpoints=Checkpoints(every=1000, keep=1, average=1))
+    run = replace(tiny, budget=Minutes(0.015), checkpoints=Checkpoints(every=1000, keep=1, average=Exactly(1)))
     run = replace(run, evaluation=Evaluation(every=1000, sentences=0))
     watch = Listener(on_line=lambda line: terminate() if "the run now has" in line else None)
     with pytest.raises(Interrupted):

@@ -74,6 +74,6 @@ def _run(text: Path, minutes: float) -> Any:
         schedule=Cosine(peak=0.002, warmup=200),
         budget=Minutes(minutes),
         evaluation=Evaluation(every=400, sentences=100),
-        checkpoints=Checkpoints(every=200, keep=3, average=3),
+        checkpoints=Checkpoints(every=200, keep=3, average=AtMost(3)),
         precision="fp32",
     )

@@ -50,6 +50,7 @@ def translate(
     Give the text as --source and --target, or as --pairs. Without validation text 1% of the pairs is held out.
     """
     from qkv import device as machine
+    from qkv.papers.catalogue import entry
     from qkv.spec import run as spec
     from qkv.spec.data import Exactly
     from qkv.train.loop import Interrupted
@@ -68,7 +69,8 @@ def translate(
     if base is None:
         if "train" not in given:
             raise QkvError("no training text: give --source and --target, or --pairs and --fields, or a --recipe that names them")
-        base = spec.Run(given.get("model", MODEL), given["train"])
+        name = given.get("model", MODEL)
+        base = spec.Run(name, given["train"], **vars(entry(name).practice))
     cut = _given(
         kind=tokenizer, vocabulary=Exactly(vocabulary) if vocabulary is not None else None, joint=False if separate else None
     )

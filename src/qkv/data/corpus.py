@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -35,12 +36,16 @@ VALID_TEXT = "valid.jsonl"
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A corpus to train on and one to validate on, both encoded, with their tokenizers and an account of what was done."""
+    """A corpus to train on and one to validate on, both encoded, with their tokenizers and an account of what was done.
+
+    `fingerprints` are the hashes of the texts by name, "training" and, where one was given, "validation".
+    """
 
     train: Corpus
     valid: Corpus
     tokenizers: Tokenizers
     report: Report
+    fingerprints: dict[str, str]
 
     def valid_pairs(self) -> list[Pair]:
         """The validation text as it was given, pair i belonging to `valid[i]`: what translations are compared with."""
@@ -93,7 +98,7 @@ def prepare(
         reused = _is_whole(folder)
         if not reused:
             _build(task, folder)
-        return _open(folder, reused)
+        return _open(folder, reused, task.fingerprints)
     except OSError as error:  # reading the text has errors of its own
         raise QkvError(
             f"prepared text cannot be kept in {cache}: {error.strerror or error}; "
@@ -111,11 +116,19 @@ class _Task:
     seed: int
     longest: int
 
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the texts by name."""
+        texts: dict[str, Files | Pairs] = {"training": self.train}
+        if not isinstance(self.valid, HeldOut):
+            texts["validation"] = self.valid
+        return {name: fingerprint(text) for name, text in texts.items()}
+
     def key(self) -> str:
         """A hash of all that decides the result; the seed does only where pairs are held out."""
-        valid = [self.valid.share, self.seed] if isinstance(self.valid, HeldOut) else fingerprint(self.valid)
+        valid = [self.valid.share, self.seed] if isinstance(self.valid, HeldOut) else self.fingerprints["validation"]
         cut = [side.fingerprint for side in self.tokenizer] if isinstance(self.tokenizer, Tokenizers) else repr(self.tokenizer)
-        parts = [FORMAT, fingerprint(self.train), valid, cut, self.longest]
+        parts = [FORMAT, self.fingerprints["training"], valid, cut, self.longest]
         return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -260,8 +273,8 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _open(folder: Path, reused: bool) -> Prepared:
+def _open(folder: Path, reused: bool, fingerprints: dict[str, str]) -> Prepared:
     plain = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["report"]
     report = replace(Report.from_plain(plain), folder=str(folder), reused=reused)
     train, valid = (open_corpus(folder, name, report.vocabularies) for name in ("train", "valid"))
-    return Prepared(train, valid, _load_tokenizers(folder), report)
+    return Prepared(train, valid, _load_tokenizers(folder), report, fingerprints)

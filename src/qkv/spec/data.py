@@ -21,7 +21,8 @@ def _names(owner: object, place: str, names: object) -> None:
 
 @dataclass(frozen=True)
 class AtMost:
-    """A vocabulary of `size` entries, or of fewer where the text supports no more; the special entries count."""
+    """`size` of something, or fewer: entries of a vocabulary (the special ones count) where the text supports no more,
+    checkpoints to average where fewer do better."""
 
     size: int
 
@@ -31,7 +32,7 @@ class AtMost:
 
 @dataclass(frozen=True)
 class Exactly:
-    """A vocabulary of `size` entries and no other number, the special ones counted; an error where the text supports fewer."""
+    """`size` of something and no other number: entries of a vocabulary (an error where the text supports fewer), checkpoints."""
 
     size: int
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError, unknown
-from qkv.spec.data import Files, HeldOut, Pairs, Tokenizer
+from qkv.spec.data import AtMost, Exactly, Files, HeldOut, Pairs, Tokenizer
 
 
 def _above(value: object, least: float, *names: str) -> None:
@@ -154,15 +154,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A checkpoint every so many steps; the last `keep` stay, and the final model is the average of the last `average` of
-    them."""
+    """A checkpoint every so many steps; the last `keep` stay, and the final model is the average of the last `average` of them:
+    of exactly so many, as in Vaswani et al. 2017, section 6.1, or of at most so many, of as many as validate best."""
 
     every: int = 500
     keep: int = 5
-    average: int = 5
+    average: AtMost | Exactly = AtMost(5)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.average <= self.keep or self.every < 1:
+        if not isinstance(self.average, AtMost | Exactly):
+            raise QkvError(f"Checkpoints.average must be AtMost(size) or Exactly(size), not {self.average!r}")
+        if self.average.size > self.keep or self.every < 1:
             raise QkvError(f"of the checkpoints kept at least one is averaged, and no more than are kept: not {self}")
 
 

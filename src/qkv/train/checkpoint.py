@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,13 +152,14 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(progress, load_weights(path / "model.safetensors"), load_weights(path / "moments.safetensors"))
 
 
-def average(paths: list[Path]) -> dict[str, Tensor]:
-    """The mean of the weights of several checkpoints (Vaswani et al. 2017, section 6.1), summed in fp64."""
+def averages(paths: list[Path]) -> Iterator[dict[str, Tensor]]:
+    """The weights of the last checkpoint, the mean of those of the last two, and so on to all of them (Vaswani et al. 2017,
+    section 6.1); the paths are oldest first, sums in fp64."""
     total: dict[str, Tensor] = {}
-    for path in paths:
+    for count, path in enumerate(reversed(paths), 1):
         for name, tensor in load_weights(path / "model.safetensors").items():
             total[name] = total[name] + tensor.double() if name in total else tensor.double()
-    return {name: (tensor / len(paths)).float() for name, tensor in total.items()}
+        yield {name: (tensor / count).float() for name, tensor in total.items()}
 
 
 def _hash(path: Path) -> str:

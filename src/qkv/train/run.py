@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from qkv import device as machine
 from qkv.data.corpus import Prepared, default_cache, prepare
-from qkv.data.text import fingerprint
 from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
 from qkv.look import curves
 from qkv.papers.catalogue import named
 from qkv.spec import plain
 from qkv.spec.count import parameters
-from qkv.spec.data import HeldOut
+from qkv.spec.data import Exactly
 from qkv.spec.model import EncoderDecoder, Joint, Separate
 from qkv.spec.run import Minutes, Run
-from qkv.store import load_spec, load_tokenizers, save_spec, save_tokenizers, save_weights
+from qkv.store import load_spec, load_tokenizers, put_weights, save_spec, save_tokenizers, save_weights
 from qkv.train import checkpoint as checkpoints
+from qkv.train.evaluate import validation_loss
 from qkv.train.journal import Journal, Mirror, read
 from qkv.train.loop import Ground, Loop, Watch, said
 from qkv.train.run_folder import RECIPE, differences, held, read_run, write_run
@@ -91,9 +94,7 @@ def _prepare(run: Run, folder: Path) -> Prepared:
 def _begin(run: Run, folder: Path, spec: EncoderDecoder, prepared: Prepared) -> None:
     """Write down what the run is, or see that its text is still what it was."""
     note = folder / "text.json"
-    texts = {"training": fingerprint(run.train)}
-    if not isinstance(run.valid, HeldOut):
-        texts["validation"] = fingerprint(run.valid)
+    texts = prepared.fingerprints
     if note.is_file():
         before = json.loads(note.read_text(encoding="utf-8"))
         changed = [name for name in texts if before.get(name) != texts[name]]
@@ -136,14 +137,7 @@ def finished(folder: Path) -> bool:
 def finish(loop: Loop) -> None:
     """Average the last checkpoints into the final model, measure it, and draw the curves."""
     folder = loop.ground.folder
-    paths = []
-    for path in checkpoints.all_of(folder)[-loop.run.checkpoints.average :]:
-        problem = checkpoints.damage(path)
-        if problem:
-            loop.watch.say(f"warning: {problem}; it is left out of the average")
-        else:
-            paths.append(path)
-    weights = checkpoints.average(paths)
+    weights, averaged = _averaged(loop)
     aside = folder / f".writing-{WEIGHTS}"
     save_weights(aside, weights)
     with aside.open("rb") as file:
@@ -152,10 +146,31 @@ def finish(loop: Loop) -> None:
     checkpoints.write_manifest(
         folder, ["model.json", RECIPE, WEIGHTS, *sorted(path.name for path in folder.glob("*tokenizer.json"))]
     )
-    for name, parameter in loop.model.named_parameters():
-        parameter.data.copy_(weights[name])
+    put_weights(loop.model, weights, folder)
     fields = loop.measure(loop.model)
-    loop.journal.write("final", step=loop.progress.step, averaged=len(paths), seconds=round(loop.progress.seconds, 2), **fields)
-    loop.watch.say(f"the average of the last {len(paths)} checkpoints: {said(fields)}")
+    loop.journal.write("final", step=loop.progress.step, averaged=averaged, seconds=round(loop.progress.seconds, 2), **fields)
+    of = "the last checkpoint" if averaged == 1 else f"the average of the last {averaged} checkpoints"
+    loop.watch.say(f"{of}: {said(fields)}")
     curves.draw(read(folder / "journal.jsonl"), folder / "curves.png", f"{loop.run.model}, {folder.name}")
     loop.watch.say(f"the run is in {folder}: `qkv translate {folder}` uses it, {folder / 'curves.png'} shows how it learned")
+
+
+def _averaged(loop: Loop) -> tuple[dict[str, Tensor], int]:
+    """The weights of the finished model, and of how many checkpoints they are the average."""
+    how, paths = loop.run.checkpoints.average, []
+    for path in checkpoints.all_of(loop.ground.folder)[-how.size :]:
+        problem = checkpoints.damage(path)
+        if problem:
+            loop.watch.say(f"warning: {problem}; it is left out of the average")
+        else:
+            paths.append(path)
+    if isinstance(how, Exactly):
+        *_, weights = checkpoints.averages(paths)
+        return weights, len(paths)
+    found, least = ({}, 0), math.inf
+    for count, weights in enumerate(checkpoints.averages(paths), 1):
+        put_weights(loop.model, weights, loop.ground.folder)
+        loss = validation_loss(loop.model, loop.ground.prepared.valid, loop.run.batching.tokens)
+        if not found[1] or loss < least:
+            found, least = (weights, count), loss
+    return found
