@@ -55,7 +55,8 @@ def ours(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[l
     """Our side."""
     device.prepare(threads)
     translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision="fp32")
-    pack(translator.model)
+    if isinstance(model, int):  # `load` packs by itself
+        pack(translator.model)
 
     def work(job: Job) -> tuple[float, list[list[int]]]:
         rule = Beam(4, PENALTY, least=job.forced, most=job.forced or MOST)

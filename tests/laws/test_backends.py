@@ -27,7 +27,7 @@ def calls(draw: st.DrawFn, dtype: torch.dtype = torch.float64) -> Call:
         return torch.randn(batch, heads, length, width, dtype=torch.float64, generator=generator).to(dtype)
 
     lengths = st.lists(st.integers(0, keys), min_size=batch, max_size=batch)
-    sight = draw(st.one_of(st.just(Plain()), lengths.map(lambda found: Padded(torch.tensor(found)))))
+    sight = draw(st.one_of(st.just(Plain()), lengths.map(lambda found: Padded(torch.tensor(found), blank=0 in found))))
     return Call(made(queries), made(keys), made(keys), draw(st.sampled_from([Full(), Causal()])), sight, first)
 
 
