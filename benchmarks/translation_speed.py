@@ -61,12 +61,14 @@ def ours(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[l
     def work(job: Job) -> tuple[float, list[list[int]]]:
         rule = Beam(4, PENALTY, least=job.forced, most=job.forced or MOST)
         sources = [[*ids, Tokenizer.eos] for ids in job.sources]
-        found: list[list[int]] = [[] for _ in sources]
-        for start in range(0, len(sources), len(sources) if job.batch else 1):
-            part = sources[start:] if job.batch else sources[start : start + 1]
-            for batch in search_all(translator.model, part, rule, 1, job.batch or LARGE):
-                for i, best in batch.items():
-                    found[start + i] = list(best[0].tokens)
+        found: list[list[int]] = []
+        for part in [sources] if job.batch else [[one] for one in sources]:
+            done = {
+                i: best[0]
+                for batch in search_all(translator.model, part, rule, 1, job.batch or LARGE)
+                for i, best in batch.items()
+            }
+            found += [list(done[i].tokens) for i in range(len(part))]
         return float(len(found) if job.batch else sum(map(len, found))), found
 
     return work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -29,6 +30,17 @@ def normaliser(norm: nn.LayerNorm) -> Step:
     """A norm for many calls."""
     shape, weight, bias, epsilon = norm.normalized_shape, norm.weight, norm.bias, norm.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, epsilon)
+
+
+def in_a_row(steps: Sequence[Step]) -> Step:
+    """One step after the other."""
+
+    def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        for each in steps:
+            x = each(x)
+        return x
+
+    return step
 
 
 class Residual(nn.Module):
@@ -73,11 +85,4 @@ class Block(nn.Module):
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
-        steps = [cast(Residual, residual).stepper(ctx.at(str(index))) for index, residual in enumerate(self.sublayers)]
-
-        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
-            for each in steps:
-                x = each(x)
-            return x
-
-        return step
+        return in_a_row([cast(Residual, residual).stepper(ctx.at(str(index))) for index, residual in enumerate(self.sublayers)])

@@ -7,7 +7,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qkv.model.block import Block, normaliser
+from qkv.model.block import Block, in_a_row, normaliser
 from qkv.model.context import Context, Step
 from qkv.spec import part
 
@@ -29,12 +29,5 @@ class Stack(nn.Module):
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
-        norm = normaliser(self.norm) if isinstance(self.norm, nn.LayerNorm) else None
         steps = [cast(Block, block).stepper(ctx.at(str(level))) for level, block in enumerate(self.blocks)]
-
-        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
-            for each in steps:
-                x = each(x)
-            return x if norm is None else norm(x)
-
-        return step
+        return in_a_row([*steps, normaliser(self.norm)] if isinstance(self.norm, nn.LayerNorm) else steps)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qkv.model.context import Context
-from qkv.model.linear import Product
+from qkv.model.linear import Product, multiply
 from qkv.model.position import sinusoids
 from qkv.spec import model as spec
 
@@ -35,9 +35,7 @@ class Embedding(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """The same matrix as the output map: a score for every entry."""
-        if self.packed is None or torch.is_grad_enabled():
-            return functional.linear(hidden, self.weight)
-        return self.packed(hidden)
+        return multiply(hidden, self.weight, None, self.packed)
 
     def _at(self, first: int, length: int) -> Float[Tensor, "T D"]:
         table = self._positions

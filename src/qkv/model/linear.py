@@ -28,13 +28,18 @@ class Linear(nn.Linear):
     packed: Product | None = None
 
     def forward(self, input: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
-        if self.packed is None or torch.is_grad_enabled():
-            return functional.linear(input, self.weight, self.bias)
-        return self.packed(input)
+        return multiply(input, self.weight, self.bias, self.packed)
 
     def product(self) -> Product:
         """This map for many calls that want no gradient."""
         return self.packed or self.forward
+
+
+def multiply(
+    x: Float[Tensor, "... D"], weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None, packed: Product | None
+) -> Float[Tensor, "... E"]:
+    """x W^T + offset, by way of what was packed where there is such a thing and nobody wants a gradient."""
+    return functional.linear(x, weight, offset) if packed is None or torch.is_grad_enabled() else packed(x)
 
 
 def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
