@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
+from qkv.attention.sight import Plain
+from qkv.model.attention import MemoryAttention
 from qkv.model.context import Memory
+from qkv.model.linear import Linear
 from qkv.model.state import State
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
@@ -45,6 +50,25 @@ def test_steps_that_look_everything_up_once_equal_a_full_pass(world) -> None:
     parts = [step(world.target[:, t])[:, None] for t in range(8)]
     torch.testing.assert_close(torch.cat(parts, 1), world.model.decode(world.target, memory), **CLOSE)
     assert state.length == 8
+
+
+@torch.no_grad()
+def test_a_short_sentence_alone_steps_as_a_full_pass(world, monkeypatch) -> None:
+    """Its memory's keys and values are folded with the maps around them, in a finished model."""
+    called = []
+    alone = MemoryAttention._alone
+    monkeypatch.setattr(MemoryAttention, "_alone", lambda self, memory: called.append(1) or alone(self, memory))
+    for module in world.model.modules():
+        if isinstance(module, Linear):
+            monkeypatch.setattr(module, "packed", partial(functional.linear, weight=module.weight, bias=module.bias))
+    memory = world.model.encode(world.source[:1, :2], Plain())
+    state = State()
+    step = world.model.stepper(memory, state)
+    for t in range(4):
+        stepped = step(world.target[:3, t])
+        rows = Memory(memory.vectors.expand(3, -1, -1), Plain())
+        torch.testing.assert_close(stepped, world.model.decode(world.target[:3, : t + 1], rows)[:, -1], **CLOSE)
+    assert called
 
 
 @torch.no_grad()

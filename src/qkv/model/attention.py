@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qkv.attention.attend import attend
 from qkv.attention.call import Call
 from qkv.model.context import Context, Step
-from qkv.model.linear import Linear
+from qkv.model.linear import Linear, of_few_rows
 from qkv.model.state import Once
 from qkv.spec import part
 from qkv.spec.pattern import Full
@@ -79,12 +81,36 @@ class MemoryAttention(nn.Module):
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
-        into, out, memory, heads = self.q.product(), self.out.product(), self._memory(ctx), self.spec.heads
+        memory, heads = self._memory(ctx), self.spec.heads
+        sentences, _, length, _ = memory.k.shape
+        if self.q.packed and sentences == 1 and 2 * heads * length <= self.q.in_features:
+            return self._alone(memory)
+        into, out = self.q.product(), self.out.product()
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
             q = into(x).view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
             attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight))
             return out(attended.transpose(1, 2).reshape(x.shape))
+
+        return step
+
+    def _alone(self, memory: Once) -> Step:
+        """A step for the hypotheses of one sentence alone, and a short one: then its keys and values, with the maps before and
+        after folded into them, have fewer numbers than these maps.
+
+        q k^T = x (W_q^T k)^T, and the output map of a weighted sum of values is the weighted sum of their output maps, head by
+        head. What remains is two products with a row for every key of every head.
+        """
+        k, v, heads = memory.k[0], memory.v[0], self.spec.heads
+        k = k / math.sqrt(k.shape[2])
+        offset = None if self.q.bias is None else (k @ self.q.bias.view(heads, -1, 1)).flatten()
+        keys = (k @ self.q.weight.unflatten(0, (heads, -1))).flatten(0, 1)
+        values = (self.out.weight.unflatten(1, (heads, -1)).transpose(0, 1) @ v.transpose(1, 2)).transpose(0, 1).flatten(1)
+        into, out = of_few_rows(keys, offset), of_few_rows(values, self.out.bias)
+
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+            weights = into(x).view(len(x), heads, -1).softmax(2)
+            return out(weights.view(len(x), -1))
 
         return step
 

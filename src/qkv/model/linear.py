@@ -44,20 +44,23 @@ def multiply(
 
 def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
     """x -> x W^T + offset for a weight that changes no more, with a copy of it as oneDNN likes it."""
-    weight = weight.detach()
+    weight, offset = weight.detach(), None if offset is None else offset.detach()
     laid_out = machine.packed_weight(weight)
-    offset = None if offset is None else offset.detach()
-    column = torch.zeros(1, 1) if offset is None else offset[:, None]
+    if not machine.turns() or len(weight) > WIDE:
+        return lambda x: machine.packed_product(x, laid_out, offset)
+    few, most = of_few_rows(weight, offset), FEW * weight.shape[1]
+    return lambda x: few(x) if x.numel() <= most else machine.packed_product(x, laid_out, offset)
+
+
+def of_few_rows(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
+    """x -> x W^T + offset for a handful of rows, with the weight as it lies."""
     width = weight.shape[1]
-    turned = machine.turns() and len(weight) <= WIDE
+    column = weight.new_zeros(1, 1) if offset is None else offset[:, None]
 
     def product(x: Tensor) -> Tensor:
-        rows = x.numel() // width
-        if not turned or rows > FEW:
-            return machine.packed_product(x, laid_out, offset)
-        if rows == 1:
+        if x.numel() == width or not machine.turns():
             return functional.linear(x, weight, offset)
-        y = torch.addmm(column, weight, x.view(rows, width).t())
+        y = torch.addmm(column, weight, x.view(-1, width).t())
         return y.t().contiguous().view(*x.shape[:-1], -1)
 
     return product
