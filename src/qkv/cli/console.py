@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+if TYPE_CHECKING:  # `qkv --help` does not wait for it
+    from rich.progress import Progress, TaskID
 
 PLAIN_EVERY = 15.0  # seconds between plain lines
 
@@ -24,6 +25,8 @@ class Watcher:
     """Says lines, and shows how far a training is."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -31,6 +34,8 @@ class Watcher:
 
     def __enter__(self) -> Watcher:
         if self._console.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
             self._bar = Progress(
                 TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=self._console
             )
