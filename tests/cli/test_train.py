@@ -113,7 +113,7 @@ def test_training_text_in_the_validation_text_is_a_warning_with_a_count(ask: Ask
     valid = [write(tmp_path / f"valid{i}", path.read_text().splitlines()[:5]) for i, path in enumerate(own)]
     answer = train(ask, tmp_path / "run", *files(own), "--valid-source", valid[0], "--valid-target", valid[1], "--steps", 1)
     assert answer.code == 0
-    assert "warning: 5 pairs of the training text also in the validation text" in answer.err
+    assert "warning: also in the validation text: 5 pairs of the training text" in answer.err
 
 
 def test_without_validation_text_one_percent_is_held_out_and_that_is_said(ask: Ask, text: Text, tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ class Report:
         said += self.valid.lines("validation text", self.longest)
         if self.shared_sources:
             said.append(
-                f"warning: {_pairs(self.shared_pairs)} of the training text also in the validation text, and the source side of "
-                f"{_pairs(self.shared_sources)}: validation may look better than it is"
+                f"warning: also in the validation text: {_pairs(self.shared_pairs)} of the training text, and the source side of "
+                f"{_pairs(self.shared_sources)}; validation may look better than it is"
             )
         source, target = self.vocabularies
         said.append(
