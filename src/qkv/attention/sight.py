@@ -3,7 +3,7 @@ out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Int
@@ -30,10 +30,13 @@ class Padded:
 
     lengths: Int[Tensor, " B"]
     blank: bool = True
+    _made: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def present(self, keys: int) -> Bool[Tensor, "B 1 1 S"]:
-        """True where a key is a token."""
-        return (torch.arange(keys, device=self.lengths.device) < self.lengths[:, None])[:, None, None, :]
+        """True where a key is a token. Made once, since all layers ask."""
+        if keys not in self._made:
+            self._made[keys] = (torch.arange(keys, device=self.lengths.device) < self.lengths[:, None])[:, None, None, :]
+        return self._made[keys]
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> Padded:
         """The same for some of the sentences."""

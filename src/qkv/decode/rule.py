@@ -10,6 +10,8 @@ from torch import Tensor
 
 from qkv.error import QkvError
 
+SMALL = 2**15  # numbers, of which `topk` is as quick as anything
+
 
 @dataclass(frozen=True)
 class Certain:
@@ -79,9 +81,9 @@ def best(logits: Float[Tensor, "R V"], count: int) -> tuple[Float[Tensor, "R cou
     The row is laid out as a table; the largest `count` entries all stand in the `count` columns whose peaks are largest.
     """
     rows, entries = logits.shape
-    height = 16
+    height = 10  # a low table has many columns, a high one many entries in those that are chosen
     columns = entries // height
-    if columns < 4 * count:
+    if columns < 4 * count or logits.numel() < SMALL:
         return logits.topk(count, dim=1)
     body = logits[:, : height * columns].view(rows, height, columns)
     peaks = body.amax(1)
