@@ -241,7 +241,7 @@ def test_what_is_in_both_texts_is_counted(ground: Ground) -> None:
     valid = [TOY[3], (TOY[4][0], "etwas anderes"), ("neu", "neu")]
     report = ground.prepare([*TOY, TOY[3]], valid).report
     assert (report.shared_pairs, report.shared_sources) == (2, 3)
-    assert any("warning: 2 pairs" in line and "3 pairs" in line for line in report.lines())
+    assert any("warning: also in the validation text: 2 pairs" in line and "3 pairs" in line for line in report.lines())
     assert not any("warning" in line for line in ground.prepare().report.lines())
 
 
