@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from qkv.attention.sight import Plain
+from qkv.attention.sight import Padded, Plain
 from qkv.model.attention import MemoryAttention
 from qkv.model.context import Memory
 from qkv.model.linear import Linear
@@ -61,14 +61,16 @@ def test_a_short_sentence_alone_steps_as_a_full_pass(world, monkeypatch) -> None
     for module in world.model.modules():
         if isinstance(module, Linear):
             monkeypatch.setattr(module, "packed", partial(functional.linear, weight=module.weight, bias=module.bias))
-    memory = world.model.encode(world.source[:1, :2], Plain())
-    state = State()
-    step = world.model.stepper(memory, state)
-    for t in range(4):
-        stepped = step(world.target[:3, t])
-        rows = Memory(memory.vectors.expand(3, -1, -1), Plain())
-        torch.testing.assert_close(stepped, world.model.decode(world.target[:3, : t + 1], rows)[:, -1], **CLOSE)
-    assert called
+    for sight, rows_sight in ((Plain(), Plain()), (Padded(torch.tensor([1])), Padded(torch.tensor([1] * 3)))):
+        called.clear()
+        memory = world.model.encode(world.source[:1, :2], sight)
+        state = State()
+        step = world.model.stepper(memory, state)
+        for t in range(4):
+            stepped = step(world.target[:3, t])
+            rows = Memory(memory.vectors.expand(3, -1, -1), rows_sight)
+            torch.testing.assert_close(stepped, world.model.decode(world.target[:3, : t + 1], rows)[:, -1], **CLOSE)
+        assert bool(called) == isinstance(sight, Plain)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qkv.attention.attend import attend
 from qkv.attention.call import Call
+from qkv.attention.sight import Plain
 from qkv.model.context import Context, Step
 from qkv.model.linear import Linear, of_few_rows
 from qkv.model.state import Once
@@ -83,7 +84,8 @@ class MemoryAttention(nn.Module):
         """`forward` for one more token of every row at a time."""
         memory, heads = self._memory(ctx), self.spec.heads
         sentences, _, length, _ = memory.k.shape
-        if self.q.packed and sentences == 1 and 2 * heads * length <= self.q.in_features:
+        alone = sentences == 1 and isinstance(memory.sight, Plain)
+        if self.q.packed and alone and 2 * heads * length <= self.q.in_features:
             return self._alone(memory)
         into, out = self.q.product(), self.out.product()
 
