@@ -4,6 +4,7 @@ readable without pickle."""
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,9 +103,17 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
         safetensors.torch.save_file(
             {name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata={"format": "qkv"}
         )
+        path.chmod(0o666 & ~_umask())  # the library lets nobody but the owner read it
     except (safetensors.SafetensorError, OSError) as error:
         path.unlink(missing_ok=True)
         raise QkvFailure(f"{path} could not be written: {error}") from None
+
+
+def _umask() -> int:
+    """What this process takes away from the permissions of a new file; it can be read only by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -114,7 +123,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise QkvError(f"{path} cannot be read ({error}); is it cut short?") from None
+        raise QkvError(f"{path} cannot be read ({error}): it was cut short or altered; `qkv verify` checks a run") from None
 
 
 def load(folder: Path | str, device: str | torch.device = "cpu") -> Stored:

@@ -113,14 +113,14 @@ def test_verify_finds_any_damage(ask: Ask, copied: Path, name: str, damage: str)
     else:
         path.write_bytes(whole[:-1] if damage == "cut short" else whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
     answer = ask("verify", copied)
-    refused(answer, "1 of the parts", str(copied), code=1)
+    refused(answer, f"damaged parts of {copied}: 1", code=1)
     said = [line for line in answer.out.splitlines() if path.name in line]
     assert len(said) == 1 and str(path.parent) in said[0]
 
 
 def test_verify_needs_something_to_look_at(ask: Ask, tmp_path: Path) -> None:
     refused(ask("verify", tmp_path), "no checkpoint and no finished model")
-    refused(ask("verify", tmp_path / "none"), "no checkpoint and no finished model")
+    refused(ask("verify", tmp_path / "none"), "there is no run folder")
 
 
 def test_verify_says_that_a_run_is_not_finished(ask: Ask, copied: Path) -> None:

@@ -121,9 +121,13 @@ def test_n_best_are_numbered_scored_and_in_order(ask: Ask, trained: Trained) -> 
     assert [next(row[2] for row in rows if row[0] == str(i)) for i in range(1, 6)] == best
 
 
-@pytest.mark.parametrize("options", [["--n-best", 5], ["--n-best", 0], ["--beam", 0], ["--beam", 1, "--n-best", 2]], ids=str)
+@pytest.mark.parametrize("options", [["--n-best", 5], ["--n-best", 0], ["--beam", 1, "--n-best", 2]], ids=str)
 def test_more_translations_than_hypotheses_are_refused(ask: Ask, trained: Trained, options: list[object]) -> None:
     refused(ask("translate", trained.folder, *options, stdin=INPUT), "--n-best")
+
+
+def test_a_beam_of_nothing_is_refused(ask: Ask, trained: Trained) -> None:
+    refused(ask("translate", trained.folder, "--beam", 0, stdin=INPUT), "a beam holds at least 1 hypothesis, not 0")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ def test_saved_equals_loaded_bit_for_bit(spec: Spec, model: EncoderDecoder, tmp_
     assert torch.equal(model(source, Plain(), target), loaded(source, Plain(), target))
 
 
+def test_who_may_read_other_new_files_may_read_the_weights(model: EncoderDecoder, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_weights(tmp_path / "weights", weights_of(model))
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_tied_tensors_are_written_once_and_equal_weights_give_equal_bytes(
     spec: Spec, model: EncoderDecoder, tmp_path: Path
 ) -> None:

@@ -48,11 +48,13 @@ def models(
 
 
 def verify(run: Annotated[Path, typer.Argument(help="The run folder.")]) -> None:
-    """Check every byte of a run folder against what was written."""
+    """Check every byte of a run's model, tokenizers, run.toml and checkpoints against what was written."""
     from qkv.error import QkvError
     from qkv.store import load
     from qkv.train.checkpoint import MANIFEST, all_of, damage
 
+    if not run.is_dir():
+        raise QkvError(f"there is no run folder {run}")
     problems = []
     for path in all_of(run):
         problem = damage(path)
@@ -69,7 +71,7 @@ def verify(run: Annotated[Path, typer.Argument(help="The run folder.")]) -> None
     else:
         print(f"{run}: not finished yet")
     if problems:
-        raise QkvFailure(f"{len(problems)} of the parts of {run} are damaged")
+        raise QkvFailure(f"damaged parts of {run}: {len(problems)}")
 
 
 def doctor(json: Json = False) -> None:

@@ -25,5 +25,5 @@ def heads(
     written = target if target is not None else translator.translate([source])[0][0].text
     path = out or run / "heads.png"
     picture.draw(translator, source, written, path)
-    warn(f"{source!r} -> {written!r}: {path}")
+    warn(f"{source!r} -> {written!r}")
     print(path)

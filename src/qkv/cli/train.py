@@ -67,6 +67,8 @@ def translate(
         model=model, longest=longest, seed=seed, device=device, precision=precision, budget=_budget(steps, epochs, minutes)
     )
     if base is None:
+        if resume and "train" not in given:
+            raise QkvError(f"there is no run in {out} to go on with")
         if "train" not in given:
             raise QkvError("no training text: give --source and --target, or --pairs and --fields, or a --recipe that names them")
         name = given.get("model", MODEL)

@@ -47,9 +47,9 @@ def translate(
 
     With --n-best each translation has its line's number, counted from 1, and its score before it, with tabs between.
     """
+    rule = _rule(beam, length_penalty, thorough)
     if not 1 <= n_best <= beam:
         raise QkvError(f"--n-best {n_best}: a beam of {beam} gives 1 to {beam} translations of a line")
-    rule = _rule(beam, length_penalty, thorough)
     with _sink(output) as sink:
         translator = _load(run, device, precision, threads)
         number = 0

@@ -214,7 +214,8 @@ def _columns(path: str, fields: tuple[str, str]) -> Iterator[Pair]:
 
 def _column(path: str, header: list[str], field: str) -> int:
     if field not in header:
-        raise unknown(f"column of {path}, in its header (line 1)", field, header)
+        hint = "; the columns of a table without a header are numbers, as in --fields 1,2"
+        raise QkvError(f"{unknown(f'column in the header (line 1) of {path}', field, header)}{hint}")
     if header.count(field) > 1:
         raise QkvError(f"the header of {path} names column {field!r} more than once: rename one of them")
     return header.index(field)

@@ -242,7 +242,8 @@ def _check_size(size: int, how: spec.Tokenizer) -> None:
         )
     if size < wanted and isinstance(how.vocabulary, spec.Exactly):
         raise QkvError(
-            f"a vocabulary of exactly {wanted} entries is too large: the text supports only {size}; pass AtMost({wanted})"
+            f"a vocabulary of exactly {wanted} entries is too large: the text supports only {size}; ask for no more than that, "
+            f"or for no number"
         )
 
 
