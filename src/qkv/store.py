@@ -3,6 +3,7 @@ readable without pickle."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -103,10 +104,11 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
         safetensors.torch.save_file(
             {name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata={"format": "qkv"}
         )
-        path.chmod(0o666 & ~_umask())  # the library lets nobody but the owner read it
     except (safetensors.SafetensorError, OSError) as error:
         path.unlink(missing_ok=True)
         raise QkvFailure(f"{path} could not be written: {error}") from None
+    with contextlib.suppress(OSError):  # of a file system without permissions, where there is nothing to mend
+        path.chmod(0o666 & ~_umask())  # the library lets nobody but the owner read it
 
 
 def _umask() -> int:

@@ -54,11 +54,11 @@ def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = No
 
 def of_few_rows(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
     """x -> x W^T + offset for a handful of rows, with the weight as it lies."""
-    width = weight.shape[1]
+    width, turned = weight.shape[1], machine.turns()
     column = weight.new_zeros(1, 1) if offset is None else offset[:, None]
 
     def product(x: Tensor) -> Tensor:
-        if x.numel() == width or not machine.turns():
+        if x.numel() == width or not turned:
             return functional.linear(x, weight, offset)
         y = torch.addmm(column, weight, x.view(-1, width).t())
         return y.t().contiguous().view(*x.shape[:-1], -1)
