@@ -22,8 +22,9 @@ from tokenizers import models
 
 import qkv
 from qkv import device
+from qkv.data.symbols import END, SPECIALS
 from qkv.data.text import read_lines
-from qkv.data.tokenizer import SPECIALS, Tokenizer
+from qkv.data.tokenizer import Tokenizer
 from qkv.decode.rule import Beam
 from qkv.decode.translate import Translator, search_all
 from qkv.interop import ctranslate2 as interop
@@ -60,12 +61,12 @@ def ours(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[l
 
     def work(job: Job) -> tuple[float, list[list[int]]]:
         rule = Beam(4, PENALTY, least=job.forced, most=job.forced or MOST)
-        sources = [[*ids, Tokenizer.eos] for ids in job.sources]
+        sources = [[*ids, END] for ids in job.sources]
         found: list[list[int]] = []
         for part in [sources] if job.batch else [[one] for one in sources]:
             done = {
                 i: best[0]
-                for batch in search_all(translator.model, part, rule, 1, job.batch or LARGE)
+                for batch in search_all(translator.model, part, translator.symbols, rule, 1, job.batch or LARGE)
                 for i, best in batch.items()
             }
             found += [list(done[i].tokens) for i in range(len(part))]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError, QkvFailure
-from qkv.model.transformer import EncoderDecoder, build
+from qkv.model.transformer import AnyModel, build
 from qkv.spec import plain
-from qkv.spec.model import EncoderDecoder as Spec
+from qkv.spec.model import Model as Spec
 
 JOINT = "tokenizer.json"
 SIDES = ("source-tokenizer.json", "target-tokenizer.json")
@@ -26,19 +26,19 @@ SIDES = ("source-tokenizer.json", "target-tokenizer.json")
 
 @dataclass(frozen=True)
 class Stored:
-    """A model with the tokenizers of its two sides (the same object twice where they share one)."""
+    """A model with the tokenizers of its two sides (the same object twice where they share one, or there is one side)."""
 
-    model: EncoderDecoder
+    model: AnyModel
     source: Tokenizer
     target: Tokenizer
 
 
-def weights_of(model: EncoderDecoder) -> dict[str, Tensor]:
+def weights_of(model: AnyModel) -> dict[str, Tensor]:
     """Every parameter by name, tied ones once under the first of their names."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def put_weights(model: EncoderDecoder, weights: dict[str, Tensor], where: Path) -> None:
+def put_weights(model: AnyModel, weights: dict[str, Tensor], where: Path) -> None:
     """Copy weights into a model in place. Raises QkvError where names or shapes differ."""
     own = dict(model.named_parameters())
     if own.keys() != weights.keys():
@@ -50,6 +50,25 @@ def put_weights(model: EncoderDecoder, weights: dict[str, Tensor], where: Path) 
                 f"{where}: {name} has the shape {tuple(weights[name].shape)}, its model.json says {tuple(parameter.shape)}"
             )
         parameter.data.copy_(weights[name])
+
+
+def inherit(model: AnyModel, donor: AnyModel) -> None:
+    """Copy into a model all that a donor has under the same name; what neither embedding nor stack is may be lacking.
+
+    Tied matrices have a name on each side, so that the encoder of a translator is found by a classifier. Raises QkvError where
+    shapes differ or an encoder, a decoder or an embedding has no donor.
+    """
+    given = donor.state_dict()
+    for name, value in model.state_dict().items():
+        if name not in given:
+            if name.partition(".")[0] in ("source", "target", "encoder", "decoder"):
+                raise QkvError(f"the model to start from has no {name}")
+            continue
+        if given[name].shape != value.shape:
+            raise QkvError(
+                f"{name} has the shape {tuple(given[name].shape)} in the model to start from, and {tuple(value.shape)} is wanted"
+            )
+        value.copy_(given[name])
 
 
 def save_spec(folder: Path, spec: Spec) -> None:

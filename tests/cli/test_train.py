@@ -186,7 +186,7 @@ def test_pairs_need_their_fields(ask: Ask, text: Text, tmp_path: Path) -> None:
         (["--set", "encoder.blocks.0.nrom=PreNorm()"], ["did you mean 'norm'"]),
         (["--set", "encoder.blocks.7.dropout=0.1"], ["'7' is not one of the places 0 to 0"]),
         (["--set", "schedule.warmpu=3"], ["did you mean 'warmup'"]),
-        (["--set", "schedule=Noma()"], ["unknown value 'Noma'", "did you mean 'Noam'"]),
+        (["--set", "schedule=Noamm()"], ["unknown value 'Noamm'", "did you mean 'Noam'"]),
         (["--set", "schedule=Noam(warmpu=3)"], ["unknown field of Noam 'warmpu'"]),
         (["--set", "schedule=3"], ["schedule", "3 cannot take its place"]),
         (["--set", "width"], ["place=value"]),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qkv.data.batch import Batch, Plan, collate, plan
 from qkv.data.sides import Corpus, Side
+from qkv.data.symbols import OURS
 from qkv.data.text import read_lines
 from qkv.error import QkvError
 
@@ -109,16 +110,16 @@ def test_real_text_pads_little(data_dir: Path, tokens: int) -> None:
 
 def test_collate() -> None:
     made_of = corpus([([5, 6, 7], [8]), ([9], [10, 11]), ([12, 13], [14, 15])])
-    batch = collate(made_of, np.array([0, 1]), PAD, BOS, EOS)
+    batch = collate(made_of, np.array([0, 1]), OURS, OURS)
     assert batch.source.tolist() == [[5, 6, 7, EOS], [9, EOS, PAD, PAD]]
     assert batch.source_lengths.tolist() == [4, 2]
     assert batch.target_in.tolist() == [[BOS, 8, PAD], [BOS, 10, 11]]
     assert batch.target_out.tolist() == [[8, EOS, PAD], [10, 11, EOS]]
     assert batch.target_lengths.tolist() == [2, 3]
     assert batch.padded_source and batch.padded_target and batch.tokens == 5
-    plain = collate(made_of, np.array([1, 2]), PAD, BOS, EOS)
+    plain = collate(made_of, np.array([1, 2]), OURS, OURS)
     assert plain.padded_source and not plain.padded_target
-    single = collate(made_of, np.array([2]), PAD, BOS, EOS)
+    single = collate(made_of, np.array([2]), OURS, OURS)
     assert not single.padded_source and not single.padded_target
     tensors = [single.source, single.source_lengths, single.target_in, single.target_out, single.target_lengths]
     assert all(tensor.dtype == torch.int64 for tensor in tensors)
@@ -131,7 +132,7 @@ SENTENCE = st.lists(st.integers(4, 99), min_size=1, max_size=9)
 def test_what_goes_in_can_be_read_out(pairs: list[tuple[list[int], list[int]]], random: object) -> None:
     order = np.arange(len(pairs))
     random.shuffle(order)  # type: ignore[attr-defined]
-    batch = collate(corpus(pairs), order, PAD, BOS, EOS)
+    batch = collate(corpus(pairs), order, OURS, OURS)
     for row, index in enumerate(order.tolist()):
         source, target = pairs[index]
         ends = int(batch.source_lengths[row]), int(batch.target_lengths[row])
@@ -146,7 +147,7 @@ def test_what_goes_in_can_be_read_out(pairs: list[tuple[list[int], list[int]]], 
 
 
 def test_a_batch_moves() -> None:
-    batch = collate(corpus([([5], [6])]), np.array([0]), PAD, BOS, EOS)
+    batch = collate(corpus([([5], [6])]), np.array([0]), OURS, OURS)
     moved = batch.to("cpu")
     assert isinstance(moved, Batch) and moved.tokens == 2 and torch.equal(moved.source, batch.source)
     assert batch.to(torch.device("meta")).target_out.device.type == "meta"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qkv.data import corpus, encode
+from qkv.data import cache, corpus, encode
 from qkv.data.corpus import Prepared, default_cache, held_out, prepare
 from qkv.data.sides import CorpusWriter, Side, open_corpus, width
 from qkv.data.text import Pair
@@ -295,7 +295,7 @@ def test_a_build_that_stops_leaves_nothing(ground: Ground, monkeypatch: pytest.M
         raise fault
 
     with monkeypatch.context() as patched:
-        patched.setattr(corpus, "_seal", stop)
+        patched.setattr(cache, "_finish", stop)
         with pytest.raises(fault):
             ground.prepare()
     assert ground.kept() == []
@@ -326,15 +326,15 @@ def test_a_damaged_folder_is_built_anew(ground: Ground, damage: str) -> None:
 
 
 def test_two_runs_at_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = corpus._seal
+    original = cache._finish
     finished: list[Prepared] = []
 
     def overtaken(*given: object) -> None:
-        monkeypatch.setattr(corpus, "_seal", original)
+        monkeypatch.setattr(cache, "_finish", original)
         finished.append(ground.prepare())
         original(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(corpus, "_seal", overtaken)
+    monkeypatch.setattr(cache, "_finish", overtaken)
     late = ground.prepare()
     assert late.report.folder == finished[0].report.folder
     assert decoded(late, "train") == decoded(finished[0], "train") == TOY

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from tokenizers import models, trainers
 
 from qkv.data import unigram
+from qkv.data.symbols import END, PAD, SPECIALS, START, UNKNOWN
 from qkv.data.text import Pair
-from qkv.data.tokenizer import SPECIALS, Tokenizer, train_tokenizers
+from qkv.data.tokenizer import Tokenizer, train_tokenizers
 from qkv.error import QkvError
 from qkv.spec import data as spec
 from qkv.spec.data import KINDS, AtMost, Exactly
@@ -81,7 +82,7 @@ def test_known_text_comes_back(kind: str, text: str) -> None:
     tokenizer = trained(kind)
     (ids,) = tokenizer.encode([text])
     assert tokenizer.decode(ids) == (text if kind == "bytes" else unicodedata.normalize("NFC", text))
-    assert Tokenizer.unknown not in ids
+    assert UNKNOWN not in ids
 
 
 @pytest.mark.parametrize("kind", WORDED)
@@ -108,7 +109,7 @@ def test_characters_keep_all_spaces(text: str) -> None:
 @pytest.mark.parametrize("kind", WORDED)
 def test_what_was_never_met_is_unknown(kind: str) -> None:
     (ids,) = trained(kind).encode(["a 𐍈 b"])
-    assert Tokenizer.unknown in ids
+    assert UNKNOWN in ids
     assert "𐍈" not in trained(kind).decode(ids)
 
 
@@ -170,7 +171,7 @@ def test_nobody_can_write_a_special_entry(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_entries_come_first(kind: str) -> None:
     tokenizer = trained(kind)
-    numbers = (Tokenizer.pad, Tokenizer.bos, Tokenizer.eos, Tokenizer.unknown)
+    numbers = (PAD, START, END, UNKNOWN)
     assert numbers == (0, 1, 2, 3) and tokenizer.pieces(numbers) == ["<pad>", "<s>", "</s>", "<unk>"]
     assert tokenizer.decode(numbers) == ""
 
@@ -254,10 +255,10 @@ def test_both_sides() -> None:
 
     joint = train_tokenizers(spec.Tokenizer(vocabulary=AtMost(99)), pairs)
     assert joint.source is joint.target and len(readings) == 1
-    assert Tokenizer.unknown not in joint.source.encode(["abcdwxyz"])[0]
+    assert UNKNOWN not in joint.source.encode(["abcdwxyz"])[0]
     source, target = train_tokenizers(spec.Tokenizer(vocabulary=AtMost(99), joint=False), pairs)
-    assert Tokenizer.unknown not in source.encode(["abcd"])[0] + target.encode(["wxyz"])[0]
-    assert set(source.encode(["xyz"])[0][1:]) == {Tokenizer.unknown}
+    assert UNKNOWN not in source.encode(["abcd"])[0] + target.encode(["wxyz"])[0]
+    assert set(source.encode(["xyz"])[0][1:]) == {UNKNOWN}
 
 
 def test_pairs_are_streamed() -> None:

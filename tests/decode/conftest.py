@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from qkv.data.symbols import END, OURS, UNKNOWN, Symbols
 from qkv.data.tokenizer import Tokenizer
-from qkv.decode.beam import Symbols
 from qkv.decode.translate import Translator
 from qkv.model.transformer import EncoderDecoder, build
 from qkv.papers.transformer import transformer
@@ -35,7 +35,7 @@ def _made(
     model.output.weight.data *= sharpness
     # so that some sentences end early and some late, whatever the chances of the seed
     model.decoder.blocks[-1].sublayers[-1].norm.bias.data += AWAY
-    model.output.weight.data[Tokenizer.eos] = ending * sharpness * AWAY
+    model.output.weight.data[END] = ending * sharpness * AWAY
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             module.weight.data *= 3.0  # so that what follows depends on all that was read and written
@@ -50,7 +50,7 @@ def make_model() -> MakeModel:
 
 @pytest.fixture(scope="session")
 def symbols() -> Symbols:
-    return Symbols(Tokenizer.pad, Tokenizer.bos, Tokenizer.eos)
+    return OURS
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def translator() -> Translator:
     source, target = Tokenizer.train(how, ["abcdefgh klm"]), Tokenizer.train(how, ["ABCDEFGHIKLMNO"])
     model = _made(source.size, target.size, seed=3, sharpness=5.0)
     # an unknown piece has no spelling: a translation in which there is one could not be read back, so let there be few
-    model.output.weight.data[Tokenizer.unknown] = -8 * AWAY
+    model.output.weight.data[UNKNOWN] = -8 * AWAY
     return Translator(Stored(model, source, target))
 
 
@@ -68,7 +68,7 @@ def random_sources(count: int, entries: int, *, longest: int = 9, seed: int = 0)
     """Sentences of random lengths, each with its end symbol."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
-    return [[*torch.randint(3, entries, (length,), generator=generator).tolist(), Tokenizer.eos] for length in lengths]
+    return [[*torch.randint(3, entries, (length,), generator=generator).tolist(), END] for length in lengths]
 
 
 @pytest.fixture(scope="session")

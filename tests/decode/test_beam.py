@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from qkv.attention.sight import Plain
+from qkv.data.symbols import OURS
 from qkv.decode.beam import Hypothesis, search
 from qkv.decode.rule import Beam, Certain, Likely
 from qkv.decode.translate import log_probabilities
@@ -105,7 +106,7 @@ def test_pad_and_start_are_never_chosen_but_have_their_share_of_the_softmax(make
         for hypothesis in found:
             assert not {PAD, BOS, EOS} & set(hypothesis.tokens)
             if hypothesis.finished:
-                expected = log_probabilities(model, [source], [[*hypothesis.tokens, EOS]])[0]
+                expected = log_probabilities(model, [source], [[*hypothesis.tokens, EOS]], OURS)[0]
                 assert hypothesis.logarithm == pytest.approx(expected, abs=1e-5)
 
 

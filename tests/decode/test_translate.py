@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qkv.data.symbols import OURS
 from qkv.decode import translate as module
 from qkv.decode.beam import search
 from qkv.decode.rule import Beam
@@ -15,7 +16,7 @@ from qkv.decode.translate import Translator, log_probabilities
 from qkv.error import QkvError
 
 RULE = Beam(4, 0.6, extra=3, least=1)
-EOS = module.EOS
+EOS = OURS.end
 
 
 def lines(count: int) -> list[str]:
@@ -74,7 +75,7 @@ def test_the_n_best_fall_in_score(translator: Translator) -> None:
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
 def test_score_gives_what_decoding_reported(translator: Translator, alpha: float) -> None:
     given, rule = lines(25), Beam(4, alpha, extra=9)
-    hypotheses = search(translator.model, [[*ids, EOS] for ids in translator.source.encode(given)], module.SYMBOLS, rule, 4)
+    hypotheses = search(translator.model, [[*ids, EOS] for ids in translator.source.encode(given)], OURS, rule, 4)
     sources, targets, reported = [], [], []
     for line, found, translations in zip(given, hypotheses, translator.translate(given, rule, count=4), strict=True):
         for hypothesis, translation in zip(found, translations, strict=True):
@@ -95,14 +96,14 @@ def spelled(translator: Translator, tokens: tuple[int, ...]) -> str | None:
 
 def test_score_counts_the_end_and_divides_by_the_penalty(translator: Translator) -> None:
     source, target = translator.source.encode(["abc"])[0], translator.target.encode(["DEAF"])[0]
-    logarithm = log_probabilities(translator.model, [[*source, EOS]], [[*target, EOS]])[0]
+    logarithm = log_probabilities(translator.model, [[*source, EOS]], [[*target, EOS]], OURS)[0]
     assert translator.score(["abc"], ["DEAF"], 0.6) == pytest.approx([logarithm / (10 / 6) ** 0.6])
 
 
 def test_log_probabilities_of_a_batch_are_those_of_each_pair_alone(translator: Translator, sources) -> None:
     read, written = sources(12, translator.source.size), sources(12, translator.target.size, seed=1)
-    together = log_probabilities(translator.model, read, written)
-    alone = [log_probabilities(translator.model, [s], [t])[0] for s, t in zip(read, written, strict=True)]
+    together = log_probabilities(translator.model, read, written, OURS)
+    alone = [log_probabilities(translator.model, [s], [t], OURS)[0] for s, t in zip(read, written, strict=True)]
     assert together == pytest.approx(alone, abs=1e-5)
     assert len(set(together)) == 12
 

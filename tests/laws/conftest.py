@@ -4,47 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain
-from qkv.model.transformer import EncoderDecoder, build
+from qkv.model.transformer import AnyModel, EncoderDecoder, build
 from qkv.papers.catalogue import CATALOGUE
-from qkv.spec.model import EncoderDecoder as Spec
-from qkv.spec.model import Joint, Separate, Untied, Vocabulary
-from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PostNorm, PreNorm, Stack, Sublayer
+from qkv.spec.model import Classifier, FirstToken, Joint, Separate, SourceAndTarget, Untied, Vocabulary
+from qkv.spec.model import DecoderOnly as DecoderSpec
+from qkv.spec.model import EncoderDecoder as PairSpec
+from qkv.spec.model import Model as Spec
+from qkv.spec.part import GELU, Attention, Block, FeedForward, MemoryAttention, PostNorm, PreNorm, Stack, Sublayer, Swish
+from qkv.spec.position import ALiBi, Learned, NoPosition, Relative, Rotary
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH = 32, 8, 2
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 def _small(sublayer: Sublayer, heads: int = HEADS) -> Sublayer:
     if isinstance(sublayer, FeedForward):
         return replace(sublayer, hidden=HIDDEN)
-    return replace(sublayer, heads=min(sublayer.heads, heads))
+    few = min(sublayer.heads, heads)
+    return replace(sublayer, heads=few, **({"head_width": 4} if isinstance(sublayer.head_width, int) else {}))
 
 
 def _each(stack: Stack, change: Callable[[Block], Block]) -> Stack:
-    return Stack(*(change(block) for block in stack.blocks), depth=stack.depth)
+    return Stack(*(change(block) for block in stack.blocks), depth=stack.depth, bias=stack.bias)
 
 
-def _in_both(spec: Spec, change: Callable[[Block], Block]) -> Spec:
-    return replace(spec, encoder=_each(spec.encoder, change), decoder=_each(spec.decoder, change))
+def _everywhere(spec: AnySpec, change: Callable[[Stack], Stack]) -> AnySpec:
+    sides = [name for name in ("encoder", "decoder") if hasattr(spec, name)]
+    return replace(spec, **{name: change(getattr(spec, name)) for name in sides})
 
 
-def shrunk(spec: Spec) -> Spec:
+def _in_all(spec: AnySpec, change: Callable[[Block], Block]) -> AnySpec:
+    return _everywhere(spec, lambda stack: _each(stack, change))
+
+
+def _attending(spec: AnySpec, **choices: object) -> AnySpec:
+    """The same with other choices in every self-attention."""
+    return _in_all(
+        spec,
+        lambda block: Block(
+            *(replace(s, **choices) if isinstance(s, Attention) else s for s in block.sublayers),
+            norm=block.norm,
+            dropout=block.dropout,
+        ),
+    )
+
+
+def shrunk(spec: AnySpec) -> AnySpec:
     """The same model, small: its width, hidden width, heads and depth are cut, and nothing else."""
 
     def small(block: Block) -> Block:
         return Block(*map(_small, block.sublayers), norm=block.norm, dropout=block.dropout)
 
     def shallow(stack: Stack) -> Stack:
-        return Stack(*map(small, stack.blocks), depth=min(stack.depth, max(DEPTH, len(stack.blocks))))
+        return Stack(*map(small, stack.blocks), depth=min(stack.depth, max(DEPTH, len(stack.blocks))), bias=stack.bias)
 
-    many = any(s.heads > 4 for block in spec.decoder.blocks for s in block.sublayers if not isinstance(s, FeedForward))
-    return replace(spec, width=32 if many else 16, encoder=shallow(spec.encoder), decoder=shallow(spec.decoder))
+    cut = _everywhere(spec, shallow)
+    if isinstance(spec.embedding.position, Learned):
+        cut = replace(cut, embedding=replace(cut.embedding, position=Learned(64)))
+    many = any(heads > 4 for name in ("encoder", "decoder") if hasattr(cut, name) for heads in getattr(cut, name).heads())
+    return replace(cut, width=32 if many else 16)
 
 
 def _pre_norm(block: Block) -> Block:
@@ -52,11 +78,22 @@ def _pre_norm(block: Block) -> Block:
 
 
 def _offset(block: Block) -> Block:
-    with_offsets = (s if isinstance(s, FeedForward) else replace(s, offset=True) for s in block.sublayers)
-    return Block(*with_offsets, norm=block.norm, dropout=block.dropout)
+    return Block(*(replace(s, offset=True) for s in block.sublayers), norm=block.norm, dropout=block.dropout)
 
 
-def _unequal(spec: Spec) -> Spec:
+def _gated(block: Block) -> Block:
+    gated = (
+        replace(s, gated=True, offset=False, activation=GELU()) if isinstance(s, FeedForward) else s for s in block.sublayers
+    )
+    return Block(*gated, norm=block.norm, dropout=block.dropout)
+
+
+def _swish(block: Block) -> Block:
+    other = (replace(s, activation=Swish()) if isinstance(s, FeedForward) else s for s in block.sublayers)
+    return Block(*other, norm=block.norm, dropout=block.dropout)
+
+
+def _unequal(spec: PairSpec) -> PairSpec:
     """Another depth, head count, hidden width and norm on each side, and two kinds of block in turn."""
     first = spec.decoder.blocks[0]
     narrow = Block(Attention(2), FeedForward(24), norm=PreNorm(), dropout=first.dropout)
@@ -67,38 +104,69 @@ def _unequal(spec: Spec) -> Spec:
 
 
 def variants(name: str) -> Iterator[tuple[str, Spec]]:
-    """A catalogue entry, shrunk, and what can be made of it by changing one thing."""
+    """A catalogue entry, shrunk, and, if it is the first of its paper, the same with a vocabulary for each side."""
 
     def made(vocabulary: Vocabulary) -> Spec:
         return shrunk(CATALOGUE[name].make(vocabulary))
 
     yield name, made(JOINT)
-    yield f"{name}, separate vocabularies", made(SEPARATE)
+    if isinstance(made(JOINT), PairSpec) and name.endswith("-tiny"):
+        yield f"{name}, separate vocabularies", made(SEPARATE)
+
+
+def _alike(one: Spec, other: Spec) -> bool:
+    """Whether two models differ in nothing but how many heads they have and how much they drop."""
+
+    def bare(spec: Spec) -> Spec:
+        def plain(block: Block) -> Block:
+            return Block(*(_small(s, 4) for s in block.sublayers), norm=block.norm)
+
+        return replace(_in_all(spec, plain), width=16, embedding=replace(spec.embedding, dropout=0.0))
+
+    return type(one) is type(other) and bare(one) == bare(other)
 
 
 def specs() -> dict[str, Spec]:
-    """Every shrunk model by name: all of the catalogue, and of its first entry every variant."""
-    found = dict(pair for name in CATALOGUE for pair in variants(name))
-    first = next(iter(CATALOGUE))
-    joint, separate = found[first], found[f"{first}, separate vocabularies"]
+    """Every shrunk model by name: all of the catalogue that differ when shrunk, and variants of three of them."""
+    found: dict[str, Spec] = {}
+    for name, spec in (pair for entry in CATALOGUE for pair in variants(entry)):
+        if not any(_alike(spec, other) for other in found.values()):
+            found[name] = spec
+    pair, separate = found["transformer-tiny"], found["transformer-tiny, separate vocabularies"]
+    gpt, bert = found["gpt-tiny"], found["bert-tiny"]
+    bare = replace(gpt, embedding=replace(gpt.embedding, position=NoPosition()))
     return found | {
-        "pre-norm": _in_both(joint, _pre_norm),
-        "offsets": _in_both(joint, _offset),
-        "pre-norm, offsets, separate vocabularies": _in_both(_in_both(separate, _pre_norm), _offset),
-        "untied": replace(joint, tie=Untied()),
+        "pre-norm": _in_all(pair, _pre_norm),
+        "offsets": _in_all(pair, _offset),
+        "pre-norm, offsets, separate vocabularies": _in_all(_in_all(separate, _pre_norm), _offset),
+        "untied": replace(pair, tie=Untied()),
         "untied, separate vocabularies": replace(separate, tie=Untied()),
-        "unequal sides": _unequal(joint),
+        "source and target tied": replace(pair, tie=SourceAndTarget()),
+        "unequal sides": _unequal(pair),
+        "gated": _in_all(pair, _gated),
+        "rotary on both sides": _attending(pair, rotate=Rotary()),
+        "rotary": _attending(bare, rotate=Rotary()),
+        "ALiBi": _attending(bare, bias=ALiBi()),
+        "relative": _everywhere(bare, lambda s: Stack(*s.blocks, depth=s.depth, bias=Relative(8, 16, two_sided=False))),
+        "grouped heads": _attending(gpt, kv_heads=2, head_width=6),
+        "untied decoder": replace(_in_all(gpt, _swish), tie=Untied()),
+        "untied encoder, ALiBi": replace(_attending(bert, bias=ALiBi()), tie=Untied()),
+        "classifier": Classifier(JOINT, bert.width, bert.embedding, bert.encoder, ("yes", "no", "perhaps")),
+        "classifier by its first token": Classifier(JOINT, bert.width, bert.embedding, bert.encoder, ("yes", "no"), FirstToken()),
     }
 
 
 SPECS = specs()
+PAIRS = {name: spec for name, spec in SPECS.items() if isinstance(spec, PairSpec)}
+WRITERS = {name: spec for name, spec in SPECS.items() if isinstance(spec, DecoderSpec)}
+READERS = {name: spec for name, spec in SPECS.items() if not isinstance(spec, PairSpec | DecoderSpec)}
 
 
 @dataclass(frozen=True)
 class World:
     """A small model in fp64 with all parameters away from their initial zeros and ones, and random sentences for it."""
 
-    spec: Spec
+    spec: PairSpec
     model: EncoderDecoder
     source: Tensor
     lengths: Tensor
@@ -113,7 +181,17 @@ class World:
         return self.source[sentence : sentence + 1, : int(self.lengths[sentence])], Plain()
 
 
-def stirred(spec: Spec, seed: int = 7) -> EncoderDecoder:
+@dataclass(frozen=True)
+class Room:
+    """A small model with one side, in fp64, and random texts for it; what lies behind a length is junk."""
+
+    spec: Spec
+    model: AnyModel
+    ids: Tensor
+    lengths: Tensor
+
+
+def stirred(spec: Spec, seed: int = 7) -> AnyModel:
     """A model none of whose parameters is as it was initialised, so that no offset or scale can be forgotten unseen."""
     model = build(spec, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -129,25 +207,49 @@ def spec(request: pytest.FixtureRequest) -> Spec:
 
 
 @pytest.fixture
-def model(spec: Spec) -> EncoderDecoder:
+def model(spec: Spec) -> AnyModel:
     """The module of `spec`, in fp32, stirred."""
     return stirred(spec)
 
 
+@pytest.fixture(params=PAIRS, ids=list(PAIRS))
+def pair_spec(request: pytest.FixtureRequest) -> PairSpec:
+    """Every model with two sides."""
+    return PAIRS[request.param]
+
+
 @pytest.fixture
-def calm_model(spec: Spec) -> EncoderDecoder:
-    """The same without dropout."""
+def calm_model(pair_spec: PairSpec) -> EncoderDecoder:
+    """Its module without dropout."""
 
     def calm(block: Block) -> Block:
         return Block(*block.sublayers, norm=block.norm)
 
-    return stirred(replace(_in_both(spec, calm), embedding=replace(spec.embedding, dropout=0.0)))
+    return stirred(replace(_in_all(pair_spec, calm), embedding=replace(pair_spec.embedding, dropout=0.0)))
 
 
 @pytest.fixture
-def world(spec: Spec) -> World:
+def world(pair_spec: PairSpec) -> World:
     """Four sentences of different lengths, in fp64; what lies behind a length is junk."""
     generator = torch.Generator().manual_seed(11)
-    source = torch.randint(0, spec.vocabulary.source, (4, 9), generator=generator)
-    target = torch.randint(0, spec.vocabulary.target, (4, 8), generator=generator)
-    return World(spec, stirred(spec).double(), source, torch.tensor([9, 4, 1, 7]), target)
+    source = torch.randint(0, pair_spec.vocabulary.source, (4, 9), generator=generator)
+    target = torch.randint(0, pair_spec.vocabulary.target, (4, 8), generator=generator)
+    return World(pair_spec, stirred(pair_spec).double(), source, torch.tensor([9, 4, 1, 7]), target)
+
+
+def _room(spec: Spec) -> Room:
+    generator = torch.Generator().manual_seed(11)
+    ids = torch.randint(0, 23, (4, 9), generator=generator)
+    return Room(spec, stirred(spec).double(), ids, torch.tensor([9, 4, 1, 7]))
+
+
+@pytest.fixture(params=WRITERS, ids=list(WRITERS))
+def writer(request: pytest.FixtureRequest) -> Room:
+    """Every decoder without an encoder, and four texts."""
+    return _room(WRITERS[request.param])
+
+
+@pytest.fixture(params=READERS, ids=list(READERS))
+def reader(request: pytest.FixtureRequest) -> Room:
+    """Every encoder without a decoder, and four texts."""
+    return _room(READERS[request.param])

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qkv.model.transformer import EncoderDecoder
+from qkv.model import transformer as module
 from qkv.papers.catalogue import CATALOGUE, named
 from qkv.spec.count import parameters
-from qkv.spec.model import EncoderDecoder as Spec
 from qkv.spec.model import Joint, Separate
+from qkv.spec.model import Model as Spec
 
 
 def real(spec: Spec) -> int:
     """How many numbers the module holds; on the meta device it takes no memory."""
     with torch.device("meta"):
-        model = EncoderDecoder(spec)
+        model = getattr(module, type(spec).__name__)(spec)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -36,6 +36,13 @@ def test_counted_equals_real_in_full_size(name: str, vocabulary: Joint | Separat
         ("transformer-base", 33288, "61.15"),
         ("transformer-big", 37000, "214.2"),
         ("transformer-big", 33288, "210.4"),
+        ("gpt2-small", 50257, "124.439808"),
+        ("gpt2-medium", 50257, "354.823168"),
+        ("gpt2-large", 50257, "774.03008"),
+        ("gpt2-xl", 50257, "1557.6112"),
+        ("bert-base", 30522, "109.514298"),  # without a pooled vector, with the map before the output
+        ("t5-small", 32128, "60.506624"),
+        ("t5-base", 32128, "222.903552"),
     ],
 )
 def test_counts_are_the_known_ones_to_the_last_digit(name: str, entries: int, millions: str) -> None:

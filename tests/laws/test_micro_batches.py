@@ -10,11 +10,12 @@ import torch
 
 from qkv.data.batch import Batch, collate
 from qkv.data.sides import Corpus, Side
+from qkv.data.symbols import OURS
 from qkv.model.transformer import EncoderDecoder
 from qkv.spec.model import EncoderDecoder as Spec
-from qkv.train.evaluate import losses
 from qkv.train.loop import Loop
 from qkv.train.loss import Smoothing
+from qkv.train.pairs import losses
 
 PAIRS = 12
 SPLITS = [[[i] for i in range(PAIRS)], [[0, 5, 7], list(range(1, 5)), [11, 6, 8, 9, 10]], [list(range(11, 0, -1)), [0]]]
@@ -28,7 +29,7 @@ def _side(entries: int, seed: int) -> Side:
 
 def _batches(spec: Spec, split: list[list[int]]) -> list[Batch]:
     corpus = Corpus(_side(spec.vocabulary.source, 1), _side(spec.vocabulary.target, 2))
-    return [collate(corpus, np.array(part), 0, 1, 2) for part in split]
+    return [collate(corpus, np.array(part), OURS, OURS) for part in split]
 
 
 def _gradients(model: EncoderDecoder, batches: list[Batch]) -> tuple[float, list[torch.Tensor]]:
@@ -52,17 +53,19 @@ def test_any_split_gives_the_same_loss_and_gradient(world, split: list[list[int]
 
 @pytest.mark.parametrize("split", SPLITS[1:2], ids=["three"])
 def test_the_training_loop_weighs_tokens_the_same_in_any_split(
-    spec: Spec, calm_model: EncoderDecoder, split: list[list[int]]
+    pair_spec: Spec, calm_model: EncoderDecoder, split: list[list[int]]
 ) -> None:
     model = calm_model.double()
     loop = SimpleNamespace(
         model=model,
         adam=torch.optim.Adam(model.parameters()),
         run=SimpleNamespace(seed=1, smoothing=0.1),
-        ground=SimpleNamespace(where=SimpleNamespace(device=torch.device("cpu"), precision=torch.float32)),
+        ground=SimpleNamespace(
+            where=SimpleNamespace(device=torch.device("cpu"), precision=torch.float32), task=SimpleNamespace(losses=losses)
+        ),
     )
     found = []
-    for batches in (_batches(spec, [list(range(PAIRS))]), _batches(spec, split)):
+    for batches in (_batches(pair_spec, [list(range(PAIRS))]), _batches(pair_spec, split)):
         plain = Loop._gradients(loop, batches, sum(batch.tokens for batch in batches), 3)
         found.append((plain, [p.grad.clone() for p in model.parameters()]))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-12)

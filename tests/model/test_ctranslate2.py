@@ -81,7 +81,6 @@ def test_greedy_translations_agree(make_translator, tmp_path: Path) -> None:
         ("encoder.blocks.0.sublayers=[FeedForward(8), Attention(4)]",),
         ("encoder.blocks.0.sublayers=[Attention(4)]",),
         ("encoder.blocks.0.sublayers.0.pattern=Causal()",),
-        ("decoder.blocks.0.sublayers.0.pattern=Full()",),
     ],
 )
 def test_what_ctranslate2_cannot_hold_is_refused_and_nothing_is_written(

@@ -53,7 +53,8 @@ def test_only_fp32_on_a_cpu_is_packed_and_only_where_oneDNN_is(monkeypatch: pyte
     assert all(module.packed is None for module in model.modules() if hasattr(module, "packed"))
     monkeypatch.undo()
     pack(model)
-    assert all(module.packed is not None for module in model.modules() if hasattr(module, "packed"))
+    looked_up = {model.source}  # a table that only gives vectors is multiplied by nothing
+    assert all(module.packed is not None for module in model.modules() if hasattr(module, "packed") and module not in looked_up)
 
 
 def test_threads_of_our_own_leave_the_number_of_threads_as_it_was() -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qkv.attention.sight import Padded
-from qkv.decode.beam import Symbols, search
+from qkv.data.symbols import OURS
+from qkv.decode.beam import search
 from qkv.decode.rule import Beam
 from qkv.model.transformer import build
 from qkv.papers.transformer import transformer
@@ -81,7 +82,7 @@ def correspondence(ours: nn.Module, theirs: nn.Module) -> list[tuple[Tensor, sli
             linear(forward.sublayer.out, whole, layer.fc2, "out")
             norm(forward.norm, layer.final_layer_norm)
     found.append((ours.target.weight, whole, theirs.lm_head.weight, "in"))
-    if ours.source is not ours.target:
+    if ours.source.weight is not ours.target.weight:
         found.append((ours.source.weight, whole, theirs.model.encoder.embed_tokens.weight, "in"))
     return found
 
@@ -132,7 +133,7 @@ def test_marian_translates_greedily_as_we_do() -> None:
     for our, rows, their, touches in correspondence(model, theirs):
         their.data.copy_(reordered(our.data[rows], touches))
     sources = [[*torch.randint(3, 23, (length,), generator=generator).tolist(), EOS] for length in (4, 9, 6, 6, 2)]
-    ours = search(model, sources, Symbols(PAD, BOS, EOS), Beam(1, most=8))
+    ours = search(model, sources, OURS, Beam(1, most=8))
     for source, found in zip(sources, ours, strict=True):
         given = torch.tensor([source])
         written = theirs.generate(

@@ -88,7 +88,7 @@ def test_numbers_keep_their_kinds(run: Run) -> None:
 
 
 def test_a_value_is_written_as_itself() -> None:
-    assert plain.to_plain(PreNorm(1e-6)) == {"PreNorm": {"epsilon": 1e-6}}
+    assert plain.to_plain(PreNorm(1e-6)) == {"PreNorm": {"epsilon": 1e-6, "by": {"LayerNorm": {}}}}
     assert plain.to_plain(Stack(Block(FeedForward(8)), depth=2))["Stack"]["depth"] == 2
     assert plain.from_plain({"Attention": {"heads": 8}}) == Attention(8, Full(), False)
 

@@ -19,9 +19,9 @@ from qkv.error import QkvError
 from qkv.spec.data import Exactly, Files
 from qkv.spec.run import Adam, Checkpoints, Cosine, Epochs, Evaluation, Minutes, Patience, Run, Steps
 from qkv.train import checkpoint as checkpoints
-from qkv.train import loop as loops
 from qkv.train import run as runs
 from qkv.train.loop import Interrupted
+from qkv.train.pairs import Translating
 from qkv.train.run import train
 from qkv.train.run_folder import RECIPE, held, read_run
 
@@ -205,9 +205,9 @@ def test_a_crash_after_the_last_step_changes_nothing(
         if place == "save_weights":
             patch.setattr(runs, "save_weights", lambda path, weights: crash())
         else:
-            true = loops.Loop.measure
+            true = Translating.measure
             patch.setattr(
-                loops.Loop,
+                Translating,
                 "measure",
                 lambda self, model: crash() if (tmp_path / "manifest.json").exists() else true(self, model),
             )

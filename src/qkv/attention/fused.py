@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -9,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from qkv.attention.call import Call
 from qkv.attention.sight import Plain
 from qkv.spec.pattern import Causal
+from qkv.spec.score import ScaledDot
 
 
 class Fused:
@@ -23,14 +26,21 @@ class Fused:
         return ""
 
     def run(self, call: Call) -> Float[Tensor, "B H T K"]:
-        q, k, v = call.q, call.k, call.v
-        if isinstance(call.pattern, Causal) and isinstance(call.keys, Plain) and call.first == 0 and q.shape[2] == k.shape[2]:
-            return scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
+        q, k, v = call.q, call.per_head(call.k), call.per_head(call.v)
+        scale = None if isinstance(call.score, ScaledDot) else call.scale()
+        aligned = call.first == 0 and q.shape[2] == k.shape[2]
+        if isinstance(call.pattern, Causal) and isinstance(call.keys, Plain) and aligned and call.bias is None:
+            return scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, scale=scale)
         mask = call.mask()
+        bias = None if call.bias is None else call.bias.to(q.dtype)
         if mask is None:
-            return scaled_dot_product_attention(q, k, v)
-        if not call.keys.blank:  # the first key is there, and no pattern hides it
-            return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        if not call.keys.blank:  # every query sees a key, its own if no other
+            return scaled_dot_product_attention(q, k, v, attn_mask=_joined(bias, mask), scale=scale)
         # the kernels disagree on rows that see nothing: let such a row see all, then give it nothing
         seeing = mask.any(-1, keepdim=True)
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask | ~seeing) * seeing
+        return scaled_dot_product_attention(q, k, v, attn_mask=_joined(bias, mask | ~seeing), scale=scale) * seeing
+
+
+def _joined(bias: Tensor | None, mask: Tensor) -> Tensor:
+    return mask if bias is None else bias.masked_fill(~mask, -math.inf)

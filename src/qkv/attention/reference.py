@@ -1,13 +1,11 @@
 """The meaning of attention, which every other backend is held to.
 
-    attended = softmax(q k^T / sqrt(K)) v          (Vaswani et al. 2017, equation 1)
+    attended = softmax(scale q k^T + bias) v          (Vaswani et al. 2017, equation 1, where scale = 1/sqrt(K) and bias = 0)
 
 in the input's precision and never below fp32.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from jaxtyping import Float
@@ -32,13 +30,15 @@ class Reference:
         return ""
 
     def run(self, call: Call) -> Float[Tensor, "B H T K"]:
-        return (weights(call) @ call.v.to(_precision(call))).to(call.q.dtype)
+        return (weights(call) @ call.per_head(call.v).to(_precision(call))).to(call.q.dtype)
 
 
 def weights(call: Call) -> Float[Tensor, "B H T S"]:
     """What the softmax gives each key, in fp32 or better; rows of zeros for queries that may see nothing."""
-    q, k = call.q.to(_precision(call)), call.k.to(_precision(call))
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    q, k = call.q.to(_precision(call)), call.per_head(call.k).to(_precision(call))
+    scores = call.scale() * (q @ k.transpose(-1, -2))
+    if call.bias is not None:
+        scores = scores + call.bias
     mask = call.mask()
     if mask is None:
         return scores.softmax(-1)

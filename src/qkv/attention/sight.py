@@ -1,5 +1,5 @@
-"""Which keys are there at all: a batch says by construction whether it is plain or padded, nobody looks into tensors to find
-out."""
+"""Which keys are there at all, and where a token stands: a batch says by construction whether it is plain, padded, packed or
+late, nobody looks into tensors to find out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ class Plain:
 
     blank = False
 
-    def present(self, keys: int) -> None:
+    def visible(self, first: int, queries: int, keys: int) -> None:
         """No mask: there is nothing to hide."""
+
+    def places(self, first: int, length: int) -> None:
+        """Token t of every row stands at first + t."""
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> Plain:
         """The same for some of the sentences."""
@@ -32,15 +35,66 @@ class Padded:
     blank: bool = True
     _made: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def present(self, keys: int) -> Bool[Tensor, "B 1 1 S"]:
+    def visible(self, first: int, queries: int, keys: int) -> Bool[Tensor, "B 1 1 S"]:
         """True where a key is a token. Made once, since all layers ask."""
         if keys not in self._made:
             self._made[keys] = (torch.arange(keys, device=self.lengths.device) < self.lengths[:, None])[:, None, None, :]
         return self._made[keys]
+
+    def places(self, first: int, length: int) -> None:
+        """Token t of every row stands at first + t."""
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> Padded:
         """The same for some of the sentences."""
         return Padded(self.lengths[sentences], self.blank)
 
 
-Sight = Plain | Padded
+@dataclass(frozen=True)
+class Packed:
+    """Several documents in each row, one after the other: token t of row b belongs to document number `documents[b, t]`, sees
+    that one alone, and stands at `pos[b, t]` in it."""
+
+    documents: Int[Tensor, "B T"]
+    pos: Int[Tensor, "B T"]
+    blank = False
+    _made: dict[tuple[int, int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def visible(self, first: int, queries: int, keys: int) -> Bool[Tensor, "B 1 T S"]:
+        """True where query and key belong to the same document. Made once, since all layers ask."""
+        wanted = (first, queries, keys)
+        if wanted not in self._made:
+            of_queries, of_keys = self.documents[:, first : first + queries], self.documents[:, :keys]
+            self._made[wanted] = (of_queries[:, :, None] == of_keys[:, None, :])[:, None]
+        return self._made[wanted]
+
+    def places(self, first: int, length: int) -> Int[Tensor, "B T"]:
+        """Where the tokens stand in their documents."""
+        return self.pos[:, first : first + length]
+
+    def keep(self, sentences: Int[Tensor, " kept"]) -> Packed:
+        """The same for some of the rows."""
+        return Packed(self.documents[sentences], self.pos[sentences])
+
+
+@dataclass(frozen=True)
+class Late:
+    """Row b begins with `starts[b]` positions of padding: texts of different lengths that end together, so that the next token
+    of all of them stands in one column."""
+
+    starts: Int[Tensor, " B"]
+    blank = True  # to the padding itself nothing is visible
+
+    def visible(self, first: int, queries: int, keys: int) -> Bool[Tensor, "B 1 1 S"]:
+        """True where a key is a token."""
+        return (torch.arange(keys, device=self.starts.device) >= self.starts[:, None])[:, None, None, :]
+
+    def places(self, first: int, length: int) -> Int[Tensor, "B T"]:
+        """Where the tokens stand in their own row; padding stands at 0."""
+        return (torch.arange(first, first + length, device=self.starts.device) - self.starts[:, None]).clamp(min=0)
+
+    def keep(self, sentences: Int[Tensor, " kept"]) -> Late:
+        """The same for some of the rows."""
+        return Late(self.starts[sentences])
+
+
+Sight = Plain | Padded | Packed | Late

@@ -40,12 +40,14 @@ def _pairs(run: Path, translator: Any) -> tuple[list[tuple[list[int], list[int]]
 
     from qkv.data.text import read_pairs
     from qkv.error import QkvError
-    from qkv.spec.data import HeldOut
+    from qkv.spec.data import Files, HeldOut, Pairs
     from qkv.train.run_folder import RECIPE, read_run
 
     try:
         described = read_run(run / RECIPE)
         text = described.train if isinstance(described.valid, HeldOut) else described.valid
+        if not isinstance(text, Files | Pairs):
+            raise QkvError("the run learned from no pairs")
         pairs = [(s, t) for s, t in islice(read_pairs(text), PAIRS) if s.strip() and t.strip()]
         encoded = zip(
             translator.source.encode([s for s, _ in pairs]), translator.target.encode([t for _, t in pairs]), strict=True

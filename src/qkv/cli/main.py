@@ -20,7 +20,8 @@ app = typer.Typer(
 training = typer.Typer(help="Train a model into a run folder.", no_args_is_help=True, rich_markup_mode=None)
 looking = typer.Typer(help="Pictures of what a model does.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(training, name="train")
-training.command("translate")(train.translate)
+for verb in (train.translate, train.generate, train.fill, train.denoise, train.classify):
+    training.command()(verb)
 app.command()(use.translate)
 app.command()(use.evaluate)
 app.command()(use.score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,88 +11,318 @@ import typer
 from qkv.cli.console import Watcher, warn
 from qkv.error import QkvError, unknown
 
-MODEL = "transformer-small"  # where none is named
-
-Text = Annotated[
+Out = Annotated[Path, typer.Option(help="The run folder.")]
+Model = Annotated[str | None, typer.Option(help="A named model; `qkv models` lists them.")]
+Parallel = Annotated[
     list[str] | None, typer.Option(help="Plain text or .gz, a sentence a line; several files are read one after the other.")
 ]
+Texts = Annotated[list[str] | None, typer.Option(help="Plain text or .gz; may be given several times.")]
+Tables = Annotated[list[str] | None, typer.Option(help="A .tsv or .jsonl (or .gz); may be given several times.")]
+Documents = Annotated[
+    str | None, typer.Option(help="What is a document: `whole` files, `lines`, or `paragraphs` parted by empty lines.")
+]
+From = Annotated[
+    str | None, typer.Option("--from", help="Start from a finished run: all of its model, or its encoder, and its tokenizers.")
+]
+Recipe = Annotated[str | None, typer.Option(help="A recipe by name or file; a run's run.toml is one.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one place, as in schedule='Noam(warmup=2000)'.")]
+Tokenizer = Annotated[str | None, typer.Option(help="bpe, unigram, bytes or characters.")]
+Vocabulary = Annotated[int | None, typer.Option(help="Entries, exactly; without it at most 10000.")]
+Longest = Annotated[int | None, typer.Option(help="The longest text, or piece of one, in tokens.")]
+NumberOfSteps = Annotated[int | None, typer.Option(help="Train for so many steps.")]
+NumberOfEpochs = Annotated[int | None, typer.Option(help="Train for so many passes over the text.")]
+NumberOfMinutes = Annotated[float | None, typer.Option(help="Train for so long.")]
+BatchTokens = Annotated[int | None, typer.Option(help="Positions of a batch on either side.")]
+Accumulate = Annotated[int | None, typer.Option(help="Batches a step adds up.")]
+TextAndLabel = Annotated[str, typer.Option(help="The columns of the text and of the label: names, or numbers from 1.")]
+Seed = Annotated[int | None, typer.Option(help="Decides initial values, order and dropout.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves it to PyTorch.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write events to RUN/tensorboard.")]
 
 
 def translate(
-    out: Annotated[Path, typer.Option(help="The run folder.")],
-    model: Annotated[str | None, typer.Option(help=f"A named model, {MODEL} if none is; `qkv models` lists them.")] = None,
-    source: Text = None,
-    target: Text = None,
-    valid_source: Text = None,
-    valid_target: Text = None,
+    out: Out,
+    model: Model = None,
+    source: Parallel = None,
+    target: Parallel = None,
+    valid_source: Parallel = None,
+    valid_target: Parallel = None,
     pairs: Annotated[list[str] | None, typer.Option(help="Both sides in one .tsv or .jsonl (or .gz).")] = None,
     valid_pairs: Annotated[list[str] | None, typer.Option(help="The same for validation.")] = None,
     fields: Annotated[str | None, typer.Option(help="The two columns of --pairs: names, or numbers from 1.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe by name or file; a run's run.toml is one.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change one place, as in schedule='Noam(warmup=2000)'.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="bpe, unigram, bytes or characters.")] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="Entries, exactly; without it at most 10000.")] = None,
+    start: From = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    tokenizer: Tokenizer = None,
+    vocabulary: Vocabulary = None,
     separate: Annotated[bool, typer.Option("--separate", help="A vocabulary for each side.")] = False,
     longest: Annotated[int | None, typer.Option(help="Longer pairs, in tokens, are left out.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Train for so many steps.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Train for so many passes over the text.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Train for so long.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Positions of a batch on either side.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Batches a step adds up.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides initial values, order and dropout.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves it to PyTorch.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write events to RUN/tensorboard.")] = False,
+    steps: NumberOfSteps = None,
+    epochs: NumberOfEpochs = None,
+    minutes: NumberOfMinutes = None,
+    batch_tokens: BatchTokens = None,
+    accumulate: Accumulate = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = 0,
+    resume: Resume = False,
+    tensorboard: Tensorboard = False,
 ) -> None:
-    """Train an encoder-decoder to translate.
+    """Train an encoder-decoder to translate; transformer-small unless another model is named.
 
     Give the text as --source and --target, or as --pairs. Without validation text 1% of the pairs is held out.
     """
+    from qkv.spec.objective import Translate
+
+    texts = {"train": _pairs(source, target, pairs, fields), "valid": _pairs(valid_source, valid_target, valid_pairs, fields)}
+    wanted = "--source and --target, or --pairs and --fields"
+    call = Call("translate", "transformer-small", Translate(), wanted, texts, out, resume, threads, tensorboard)
+    cut = _cut(tokenizer, vocabulary) | _given(joint=False if separate else None)
+    _train(call, model, start, recipe, set_, cut, locals())
+
+
+def generate(
+    out: Out,
+    model: Model = None,
+    text: Texts = None,
+    valid_text: Texts = None,
+    documents: Documents = None,
+    start: From = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    tokenizer: Tokenizer = None,
+    vocabulary: Vocabulary = None,
+    longest: Longest = None,
+    steps: NumberOfSteps = None,
+    epochs: NumberOfEpochs = None,
+    minutes: NumberOfMinutes = None,
+    batch_tokens: BatchTokens = None,
+    accumulate: Accumulate = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = 0,
+    resume: Resume = False,
+    tensorboard: Tensorboard = False,
+) -> None:
+    """Train a decoder to write on; gpt-tiny unless another model is named.
+
+    Without validation text 1% of the documents is held out, or the last 1% of the lines of a single one. The tokenizer is
+    `bytes` unless another is named: merges of bytes, to which no text is unknown.
+    """
+    from qkv.spec.objective import Generate
+
+    texts = {"train": _texts(text, documents, "whole"), "valid": _texts(valid_text, documents, "whole")}
+    call = Call("generate", "gpt-tiny", Generate(), "--text", texts, out, resume, threads, tensorboard, kind="bytes")
+    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+
+
+def fill(
+    out: Out,
+    model: Model = None,
+    text: Texts = None,
+    valid_text: Texts = None,
+    documents: Documents = None,
+    start: From = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    tokenizer: Tokenizer = None,
+    vocabulary: Vocabulary = None,
+    longest: Longest = None,
+    steps: NumberOfSteps = None,
+    epochs: NumberOfEpochs = None,
+    minutes: NumberOfMinutes = None,
+    batch_tokens: BatchTokens = None,
+    accumulate: Accumulate = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = 0,
+    resume: Resume = False,
+    tensorboard: Tensorboard = False,
+) -> None:
+    """Train an encoder to fill in masked words (BERT); bert-tiny unless another model is named.
+
+    Of the tokens 15% are to be restored, of which 80% are masked and 10% replaced; --set objective.share=0.3 changes that. Every
+    line is a document unless --documents says otherwise.
+    """
+    from qkv.data.symbols import MASK
+    from qkv.spec.objective import MaskedWords
+
+    texts = {"train": _texts(text, documents, "lines"), "valid": _texts(valid_text, documents, "lines")}
+    call = Call("fill", "bert-tiny", MaskedWords(), "--text", texts, out, resume, threads, tensorboard, extra=(MASK,))
+    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+
+
+def denoise(
+    out: Out,
+    model: Model = None,
+    text: Texts = None,
+    valid_text: Texts = None,
+    documents: Documents = None,
+    noise: Annotated[str, typer.Option(help="spans (T5) or infill (BART).")] = "spans",
+    start: From = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    tokenizer: Tokenizer = None,
+    vocabulary: Vocabulary = None,
+    longest: Longest = None,
+    steps: NumberOfSteps = None,
+    epochs: NumberOfEpochs = None,
+    minutes: NumberOfMinutes = None,
+    batch_tokens: BatchTokens = None,
+    accumulate: Accumulate = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = 0,
+    resume: Resume = False,
+    tensorboard: Tensorboard = False,
+) -> None:
+    """Train an encoder-decoder to restore text (T5, BART), for a later `qkv train translate --from`; t5-tiny unless named.
+
+    With --noise spans, 15% of the tokens are taken out in spans of 3; with infill, 30% are, behind one mask for each span, and
+    sentences are out of order. --set objective='Delete(0.15)' or 'Rotate()' say other noises.
+    """
+    from qkv.data.symbols import MASK, SENTINELS
+    from qkv.spec.objective import Infill, Spans
+
+    noises = {"spans": (Spans(), SENTINELS, "t5-tiny"), "infill": (Infill(), (MASK,), "bart-tiny")}
+    if noise not in noises:
+        raise unknown("noise", noise, noises)
+    objective, extra, default = noises[noise]
+    texts = {"train": _texts(text, documents, "lines"), "valid": _texts(valid_text, documents, "lines")}
+    call = Call("denoise", default, objective, "--text", texts, out, resume, threads, tensorboard, extra=extra)
+    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+
+
+def classify(
+    out: Out,
+    model: Model = None,
+    table: Tables = None,
+    valid_table: Tables = None,
+    fields: Annotated[
+        str, typer.Option(help="The columns of the text and of the label: names, or numbers from 1.")
+    ] = "text,label",
+    start: From = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+    tokenizer: Tokenizer = None,
+    vocabulary: Vocabulary = None,
+    longest: Annotated[int | None, typer.Option(help="Longer texts lose their end; how many did is said.")] = None,
+    steps: NumberOfSteps = None,
+    epochs: NumberOfEpochs = None,
+    minutes: NumberOfMinutes = None,
+    batch_tokens: BatchTokens = None,
+    accumulate: Accumulate = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = 0,
+    resume: Resume = False,
+    tensorboard: Tensorboard = False,
+) -> None:
+    """Train an encoder to tell the label of a text; bert-tiny from scratch unless --from names a run or --model a model.
+
+    --from takes a run of `qkv train fill`, and also the encoder of a translator.
+    """
+    from qkv.spec.objective import Classify
+
+    texts = {"train": _tables(table, fields), "valid": _tables(valid_table, fields)}
+    call = Call("classify", "bert-tiny", Classify(), "--table", texts, out, resume, threads, tensorboard)
+    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one verb of `qkv train` is about."""
+
+    verb: str
+    model: str  # where none is named
+    objective: Any
+    wanted: str  # the options that give the text
+    texts: dict[str, Any]
+    out: Path
+    resume: bool
+    threads: int
+    tensorboard: bool
+    kind: str = "bpe"
+    extra: tuple[str, ...] = ()
+
+
+def _train(
+    call: Call,
+    model: str | None,
+    start: str | None,
+    recipe: str | None,
+    settings: list[str] | None,
+    cut: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """Run one verb; of its options, those that are named here are the run's."""
     from qkv import device as machine
-    from qkv.papers.catalogue import entry
-    from qkv.spec import run as spec
-    from qkv.spec.data import Exactly
     from qkv.train.loop import Interrupted
     from qkv.train.run import train
     from qkv.train.run_folder import RECIPE, read_run
 
-    if resume and (out / RECIPE).is_file():
-        base: spec.Run | None = read_run(out / RECIPE)
+    if call.resume and (call.out / RECIPE).is_file():
+        base: Any = read_run(call.out / RECIPE)
     else:
         base = read_run(find_recipe(recipe)) if recipe else None
-    texts = {"train": _text(source, target, pairs, fields), "valid": _text(valid_source, valid_target, valid_pairs, fields)}
-    given: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
-    given |= _given(
-        model=model, longest=longest, seed=seed, device=device, precision=precision, budget=_budget(steps, epochs, minutes)
-    )
+    given: dict[str, Any] = {name: text for name, text in call.texts.items() if text is not None}
+    given |= _given(model=model, **{name: options[name] for name in ("longest", "seed", "device", "precision")})
+    given |= _given(budget=_budget(options["steps"], options["epochs"], options["minutes"]))
     if base is None:
-        if resume and "train" not in given:
-            raise QkvError(f"there is no run in {out} to go on with")
-        if "train" not in given:
-            raise QkvError("no training text: give --source and --target, or --pairs and --fields, or a --recipe that names them")
-        name = given.get("model", MODEL)
-        base = spec.Run(name, given["train"], **vars(entry(name).practice))
-    cut = _given(
-        kind=tokenizer, vocabulary=Exactly(vocabulary) if vocabulary is not None else None, joint=False if separate else None
-    )
-    batching = _given(tokens=batch_tokens, accumulate=accumulate)
+        base = _begun(call, given, start)
+    elif type(base.objective) is not type(call.objective):
+        raise QkvError(f"{recipe or call.out} trains {type(base.objective).__name__}, which `qkv train {call.verb}` does not")
+    batching = _given(tokens=options["batch_tokens"], accumulate=options["accumulate"])
     given |= {"tokenizer": _replaced(base.tokenizer, cut), "batching": _replaced(base.batching, batching)}
-    run = _changed(_replaced(base, given), set_ or [])
+    run = _changed(_replaced(base, given), settings or [])
 
-    machine.prepare(threads)
+    machine.prepare(call.threads)
     mirror = None
-    if tensorboard:
+    if call.tensorboard:
         from qkv.train.tensorboard import Board
 
-        mirror = Board(out / "tensorboard")
+        mirror = Board(call.out / "tensorboard")
     with Watcher() as watch:
         try:
-            train(run, out, watch, resume=resume, mirror=mirror)
+            train(run, call.out, watch, resume=call.resume, mirror=mirror)
         except Interrupted as stop:
-            warn(f"stopped by a signal; everything is saved: go on with `qkv train translate --out {out} --resume`")
+            warn(f"stopped by a signal; everything is saved: go on with `qkv train {call.verb} --out {call.out} --resume`")
             raise typer.Exit(128 + stop.number) from None
+
+
+def _begun(call: Call, given: dict[str, Any], start: str | None) -> Any:
+    """The run that a verb describes where no recipe does."""
+    from qkv.papers.catalogue import entry
+    from qkv.spec import run as spec
+    from qkv.spec.data import Tokenizer
+    from qkv.train.run_folder import RECIPE, read_run
+
+    if "train" not in given:
+        if call.resume:
+            raise QkvError(f"there is no run in {call.out} to go on with")
+        raise QkvError(f"no training text: give {call.wanted}, or a --recipe that names it")
+    cut = Tokenizer(call.kind, extra=call.extra)
+    if start is None:
+        name = given.get("model", call.model)
+        return spec.Run(name, given["train"], objective=call.objective, tokenizer=cut, **vars(entry(name).practice))
+    if "model" in given:
+        raise QkvError("--from brings its own model: leave --model out")
+    known = Path(start) / RECIPE
+    before = read_run(known) if known.is_file() else None
+    name = before.model if before else call.model
+    how: dict[str, Any] = dict(vars(entry(name).practice))
+    if before is not None:
+        how["longest"] = before.longest
+    source = spec.From(str(Path(start).absolute()))
+    return spec.Run(name, given["train"], objective=call.objective, start=source, tokenizer=cut, **how)
 
 
 def find_recipe(name: str) -> Path:
@@ -109,6 +340,12 @@ def find_recipe(name: str) -> Path:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _cut(kind: str | None, vocabulary: int | None) -> dict[str, Any]:
+    from qkv.spec.data import Exactly
+
+    return _given(kind=kind, vocabulary=Exactly(vocabulary) if vocabulary is not None else None)
 
 
 def _replaced(value: Any, fields: dict[str, Any]) -> Any:
@@ -132,19 +369,40 @@ def _changed(run: Any, settings: list[str]) -> Any:
     return run
 
 
-def _text(source: list[str] | None, target: list[str] | None, pairs: list[str] | None, fields: str | None) -> Any:
+def _pairs(source: list[str] | None, target: list[str] | None, pairs: list[str] | None, fields: str | None) -> Any:
     from qkv.spec.data import Files, Pairs
 
     if pairs:
         if source or target:
             raise QkvError("give the text either as a source and a target file or as pairs, not both")
-        names = tuple((fields or "").split(","))
-        if len(names) != 2 or not all(names):
-            raise QkvError("--pairs needs --fields SOURCE,TARGET: the names of the two columns, or their numbers from 1")
-        return Pairs(_absolute(pairs), (names[0].strip(), names[1].strip()))
+        return Pairs(_absolute(pairs), two_fields(fields or "", "--pairs needs --fields SOURCE,TARGET"))
     if bool(source) != bool(target):
         raise QkvError(f"a {'source' if source else 'target'} file was given, but no {'target' if source else 'source'} file")
     return Files(_absolute(source), _absolute(target)) if source and target else None
+
+
+def two_fields(fields: str, what: str) -> tuple[str, str]:
+    """The two columns of a table, as one option names them."""
+    names = tuple(name.strip() for name in fields.split(","))
+    if len(names) != 2 or not all(names):
+        raise QkvError(f"{what}: the names of the two columns, or their numbers from 1")
+    return names[0], names[1]
+
+
+def _texts(files: list[str] | None, documents: str | None, default: str) -> Any:
+    from qkv.spec.data import Lines, Paragraphs, Texts, Whole
+
+    kinds = {"whole": Whole(), "lines": Lines(), "paragraphs": Paragraphs()}
+    wanted = documents or default
+    if wanted not in kinds:
+        raise unknown("kind of document", wanted, kinds)
+    return Texts(_absolute(files), kinds[wanted]) if files else None
+
+
+def _tables(files: list[str] | None, fields: str) -> Any:
+    from qkv.spec.data import Labelled
+
+    return Labelled(_absolute(files), two_fields(fields, "--fields is TEXT,LABEL")) if files else None
 
 
 def _absolute(names: list[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from qkv.data.sides import Corpus, Side
+from qkv.data.sides import Corpus
+from qkv.data.symbols import Symbols
 from qkv.error import QkvError
 
 
@@ -112,33 +113,38 @@ class Batch:
         return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
 
 
-def collate(corpus: Corpus, indices: np.ndarray, pad: int, bos: int, eos: int) -> Batch:
-    """The batch of the pairs with these indices, (B,), given the numbers of the symbols for padding, start and end."""
-    source, source_lengths = _rows(corpus.source, indices, pad)
-    target, target_lengths = _rows(corpus.target, indices, pad)
-    each = np.arange(len(indices))
-    source[each, source_lengths - 1] = eos
-    target_in = np.empty_like(target)
-    target_in[:, 0], target_in[:, 1:] = bos, target[:, :-1]
-    target[each, target_lengths - 1] = eos
+def collate(corpus: Corpus, indices: np.ndarray, source: Symbols, target: Symbols) -> Batch:
+    """The batch of the pairs with these indices, (B,), given the special entries of both sides."""
+    read, written = ([side[int(index)] for index in indices] for side in (corpus.source, corpus.target))
+    return of_rows(read, written, source, target)
+
+
+def of_rows(read: Sequence[np.ndarray], written: Sequence[np.ndarray], source: Symbols, target: Symbols) -> Batch:
+    """The batch of some sources and their targets, each a row of tokens without start or end."""
+    sources, source_lengths = padded(read, source.before, source.end, source.pad)
+    targets, target_lengths = padded(written, target.opening, target.end, target.pad)
+    target_lengths = target_lengths - 1  # what goes in lacks the end, what comes out the start
+    given = targets[:, :-1].copy()
+    given[np.arange(len(given))[target_lengths < given.shape[1]], target_lengths[target_lengths < given.shape[1]]] = target.pad
     return Batch(
-        source=torch.from_numpy(source),
+        source=torch.from_numpy(sources),
         source_lengths=torch.from_numpy(source_lengths),
-        target_in=torch.from_numpy(target_in),
-        target_out=torch.from_numpy(target),
+        target_in=torch.from_numpy(given),
+        target_out=torch.from_numpy(targets[:, 1:]),
         target_lengths=torch.from_numpy(target_lengths),
-        padded_source=bool((source_lengths != source.shape[1]).any()),
-        padded_target=bool((target_lengths != target.shape[1]).any()),
+        padded_source=bool((source_lengths != sources.shape[1]).any()),
+        padded_target=bool((target_lengths != given.shape[1]).any()),
         tokens=int(target_lengths.sum()),
     )
 
 
-def _rows(side: Side, indices: np.ndarray, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sentences as rows with room for one more symbol each, (B, longest + 1), and their lengths with it, (B,)."""
-    starts = side.offsets[indices]
-    lengths = side.offsets[indices + 1] - starts
-    rows = np.full((len(indices), int(lengths.max()) + 1), pad, dtype=np.int64)
-    column = np.arange(rows.shape[1])
-    here = column < lengths[:, None]
-    rows[here] = side.ids[(starts[:, None] + column)[here]]
-    return rows, lengths.astype(np.int64) + 1
+def padded(rows: Sequence[np.ndarray], before: tuple[int, ...], end: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of tokens with what stands before them and the end symbol after, (B, longest), and their lengths with these, (B,)."""
+    first = len(before)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64) + first + 1
+    made = np.full((len(rows), int(lengths.max())), pad, dtype=np.int64)
+    made[:, :first] = before
+    column = np.arange(made.shape[1])
+    made[(column >= first) & (column < lengths[:, None] - 1)] = np.concatenate(rows) if len(rows) else 0
+    made[np.arange(len(rows)), lengths - 1] = end
+    return made, lengths

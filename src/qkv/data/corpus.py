@@ -1,15 +1,11 @@
 """From text to an encoded corpus on disk, once: what was prepared before from the same text is found again and used.
 
-Everything is kept under `cache/<key>/`, where the key is a hash of what was read and how. It is built beside that folder and
-renamed when it is whole, so that what a killed run leaves behind is never taken for a corpus. Text is only ever streamed.
+Everything is kept under `cache/<key>/`, where the key is a hash of what was read and how. Text is only ever streamed.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qkv.data.cache import default_cache, found_or_built
 from qkv.data.encode import Numbered, Overlap, Tally, encode, fault
 from qkv.data.report import Report
 from qkv.data.sides import Corpus, CorpusWriter, Side, open_corpus
@@ -30,7 +27,6 @@ from qkv.spec.data import Files, HeldOut, Pairs
 __all__ = ["Corpus", "Prepared", "Side", "default_cache", "held_out", "prepare"]
 
 FORMAT = 1  # of the files and of all that decides what is in them; a new one makes old folders unknown
-CONTENTS = "contents.json"  # written last
 VALID_TEXT = "valid.jsonl"
 
 
@@ -51,18 +47,6 @@ class Prepared:
         """The validation text as it was given, pair i belonging to `valid[i]`: what translations are compared with."""
         with open(Path(self.report.folder) / VALID_TEXT, encoding="utf-8") as lines:
             return [(source, target) for source, target in map(json.loads, lines)]
-
-
-def default_cache() -> Path:
-    """Where prepared text is kept: $QKV_CACHE, else $XDG_CACHE_HOME/qkv, else ~/.cache/qkv."""
-    if named := os.environ.get("QKV_CACHE"):
-        return Path(named)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared) / "qkv"
-    try:
-        return Path.home() / ".cache" / "qkv"
-    except RuntimeError:
-        raise QkvError("this user has no home folder to keep prepared text in: name a folder in the variable QKV_CACHE") from None
 
 
 def held_out(seed: int, number: int, share: float) -> np.ndarray:
@@ -93,17 +77,10 @@ def prepare(
             f"the seed must not be negative and a sentence has at least one token, not seed {seed} and longest {longest}"
         )
     task = _Task(train, valid, tokenizer, seed, longest)
-    folder = Path(cache) / task.key()
-    try:
-        reused = _is_whole(folder)
-        if not reused:
-            _build(task, folder)
-        return _open(folder, reused, task.fingerprints)
-    except OSError as error:  # reading the text has errors of its own
-        raise QkvError(
-            f"prepared text cannot be kept in {cache}: {error.strerror or error}; "
-            f"make room there, or name another folder in the variable QKV_CACHE"
-        ) from None
+    folder, plain, reused = found_or_built(cache, task.key, lambda unfinished: asdict(_fill(task, unfinished)))
+    report = replace(Report.from_plain(plain), folder=str(folder), reused=reused)
+    train_corpus, valid_corpus = (open_corpus(folder, name, report.vocabularies) for name in ("train", "valid"))
+    return Prepared(train_corpus, valid_corpus, _load_tokenizers(folder), report, task.fingerprints)
 
 
 @dataclass(frozen=True)
@@ -176,20 +153,8 @@ def _count(where: Files | Pairs, name: str, longest: int) -> int:
     return tally.read
 
 
-def _build(task: _Task, folder: Path) -> None:
-    """Prepare everything in a folder beside the one wanted, and rename it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
-    unfinished.mkdir()
-    try:
-        _fill(task, unfinished)
-        _finish(unfinished, folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _fill(task: _Task, folder: Path) -> None:
+def _fill(task: _Task, folder: Path) -> Report:
+    """Write both corpora and the tokenizers into a folder; what was done."""
     streams = _streams(task)
     cut = _tokenizers(task, streams)
     sizes = (cut.source.size, cut.target.size)
@@ -206,7 +171,7 @@ def _fill(task: _Task, folder: Path) -> None:
             overlap.meet(pairs)
     train.refuse_nothing("training", task.longest)
     _save_tokenizers(cut, folder)
-    report = Report(
+    return Report(
         train=train.account(),
         valid=valid.account(),
         held_out=streams.held,
@@ -218,7 +183,6 @@ def _fill(task: _Task, folder: Path) -> None:
         folder="",  # named when it is opened: it is not yet where it will be
         reused=False,
     )
-    _seal(folder, report)
 
 
 def _tokenizers(task: _Task, streams: _Streams) -> Tokenizers:
@@ -244,37 +208,3 @@ def _load_tokenizers(folder: Path) -> Tokenizers:
         joint = Tokenizer.load(folder / "tokenizer.json")
         return Tokenizers(joint, joint)
     return Tokenizers(Tokenizer.load(folder / "tokenizer.source.json"), Tokenizer.load(folder / "tokenizer.target.json"))
-
-
-def _seal(folder: Path, report: Report) -> None:
-    """Write down the report and the size of every file, by which a folder that has been damaged is known."""
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    text = json.dumps({"sizes": sizes, "report": asdict(report)}, indent=1)
-    (folder / CONTENTS).write_text(text, encoding="utf-8")
-
-
-def _finish(unfinished: Path, folder: Path) -> None:
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        # Either another run was faster, and its work is as good as ours, or a damaged folder is in the way.
-        if _is_whole(folder):
-            shutil.rmtree(unfinished)
-            return
-        shutil.rmtree(folder)
-        unfinished.rename(folder)
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        sizes = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _open(folder: Path, reused: bool, fingerprints: dict[str, str]) -> Prepared:
-    plain = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))["report"]
-    report = replace(Report.from_plain(plain), folder=str(folder), reused=reused)
-    train, valid = (open_corpus(folder, name, report.vocabularies) for name in ("train", "valid"))
-    return Prepared(train, valid, _load_tokenizers(folder), report, fingerprints)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from qkv.data.report import NAMED, Kept, Left
 from qkv.data.text import Pair
-from qkv.data.tokenizer import Tokenizer, Tokenizers
+from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
 
 CHUNK = 10_000  # pairs encoded at once
@@ -44,12 +44,13 @@ class Tally:
         if len(self._first[fault]) < NAMED:
             self._first[fault].append(number)
 
-    def keep(self, encoded: Encoded) -> None:
+    def keep(self, encoded: Encoded, tokenizers: Tokenizers) -> None:
         """Some pairs are kept."""
         self.kept += len(encoded.pairs)
         for side, sentences in enumerate((encoded.sources, encoded.targets)):
+            unknown = tokenizers[side].symbols.unknown
             self._tokens[side] += sum(map(len, sentences))
-            self._unknown[side] += sum(ids.count(Tokenizer.unknown) for ids in sentences)
+            self._unknown[side] += sum(ids.count(unknown) for ids in sentences)
 
     def refuse_nothing(self, name: str, longest: int) -> None:
         """Raises QkvError where no pair is left."""
@@ -92,7 +93,7 @@ def encode(pairs: Numbered, tokenizers: Tokenizers, longest: int, tally: Tally) 
         encoded = Encoded(
             [sound[place][1] for place in kept], [sources[place] for place in kept], [targets[place] for place in kept]
         )
-        tally.keep(encoded)
+        tally.keep(encoded, tokenizers)
         yield encoded
 
 

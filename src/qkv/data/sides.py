@@ -1,4 +1,4 @@
-"""Encoded parallel text on disk: for each side all tokens in one row, and where each sentence starts. Mapped, never loaded."""
+"""Encoded text on disk: for each side all tokens in one row, and where each sentence starts. Mapped, never loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -60,18 +59,14 @@ class Corpus:
         return self.source[index], self.target[index]
 
 
-def files(name: str) -> list[str]:
-    """The names of the files that hold the corpus of this name."""
-    return [f"{name}.{side}.{part}" for side in NAMES for part in ("ids", "offsets")]
+def open_side(folder: Path, name: str, vocabulary: int) -> Side:
+    """What a `SideWriter` wrote into a folder."""
+    return Side(_mapped(folder / f"{name}.ids", width(vocabulary)), _mapped(folder / f"{name}.offsets", OFFSET))
 
 
 def open_corpus(folder: Path, name: str, vocabularies: tuple[int, int]) -> Corpus:
     """The corpus that a `CorpusWriter` wrote into a folder."""
-    mapped = []
-    for side, vocabulary in zip(NAMES, vocabularies, strict=True):
-        ids = _mapped(folder / f"{name}.{side}.ids", width(vocabulary))
-        mapped.append(Side(ids, _mapped(folder / f"{name}.{side}.offsets", OFFSET)))
-    return Corpus(*mapped)
+    return Corpus(*(open_side(folder, f"{name}.{side}", size) for side, size in zip(NAMES, vocabularies, strict=True)))
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -79,17 +74,49 @@ def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
     return np.memmap(path, dtype, mode="r").view(np.ndarray)
 
 
+class SideWriter:
+    """Appends encoded sentences, or documents piece by piece, to the files of a side; a context manager."""
+
+    def __init__(self, folder: Path, name: str, vocabulary: int) -> None:
+        self._width = width(vocabulary)
+        self._end = 0
+        with ExitStack() as opened:
+            self._ids = opened.enter_context(open(folder / f"{name}.ids", "wb"))
+            self._offsets = opened.enter_context(open(folder / f"{name}.offsets", "wb"))
+            self._offsets.write(np.zeros(1, OFFSET).tobytes())
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> SideWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._opened.close()
+
+    def append(self, sentences: Iterable[list[int]]) -> None:
+        """Add sentences at the end."""
+        for ids in sentences:
+            self.extend(ids, ends=True)
+
+    def extend(self, ids: list[int], ends: bool) -> None:
+        """Add tokens at the end, and end the sentence there if it ends."""
+        row = np.array(ids, dtype=np.int64)
+        if row.size and row.max() > np.iinfo(self._width).max:
+            raise QkvError(f"the tokenizer gave the number {row.max()}, which is not in its vocabulary")
+        self._ids.write(row.astype(self._width).tobytes())
+        self._end += len(ids)
+        if ends:
+            self._offsets.write(np.array(self._end, OFFSET).tobytes())
+
+
 class CorpusWriter:
     """Appends encoded pairs to the files of a corpus; a context manager."""
 
     def __init__(self, folder: Path, name: str, vocabularies: tuple[int, int]) -> None:
-        self._widths = [width(vocabulary) for vocabulary in vocabularies]
-        self._ends = [0, 0]
         with ExitStack() as opened:
-            streams = [opened.enter_context(open(folder / file, "wb")) for file in files(name)]
-            for offsets in streams[1::2]:
-                offsets.write(np.zeros(1, OFFSET).tobytes())
-            self._ids, self._offsets = streams[0::2], streams[1::2]
+            self._sides = [
+                opened.enter_context(SideWriter(folder, f"{name}.{side}", size))
+                for side, size in zip(NAMES, vocabularies, strict=True)
+            ]
             self._opened = opened.pop_all()
 
     def __enter__(self) -> CorpusWriter:
@@ -101,15 +128,5 @@ class CorpusWriter:
     def append(self, sources: list[list[int]], targets: list[list[int]]) -> None:
         """Add pairs at the end."""
         assert len(sources) == len(targets)
-        for side, sentences in enumerate((sources, targets)):
-            ends = self._ends[side] + np.cumsum([len(ids) for ids in sentences], dtype=np.int64)
-            self._ids[side].write(_row(sentences, self._widths[side]).tobytes())
-            self._offsets[side].write(ends.astype(OFFSET).tobytes())
-            self._ends[side] = int(ends[-1]) if len(ends) else self._ends[side]
-
-
-def _row(sentences: Iterable[list[int]], dtype: np.dtype) -> np.ndarray:
-    row = np.fromiter(chain.from_iterable(sentences), dtype=np.int64)
-    if row.size and row.max() > np.iinfo(dtype).max:
-        raise QkvError(f"the tokenizer gave the number {row.max()}, which is not in its vocabulary")
-    return row.astype(dtype)
+        for side, sentences in zip(self._sides, (sources, targets), strict=True):
+            side.append(sentences)

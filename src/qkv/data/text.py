@@ -84,7 +84,7 @@ def fingerprint(where: Files | Pairs) -> str:
             whole.update(json.dumps(fields).encode())
             parts = [(_format(path), path) for path in files]
     for kind, path in parts:
-        whole.update(kind.encode() + _digest(path))
+        whole.update(kind.encode() + digest(path))
     return whole.hexdigest()
 
 
@@ -94,7 +94,8 @@ def _opened(path: str | Path) -> io.BufferedReader:
     return io.BufferedReader(raw, CHUNK)  # type: ignore[arg-type]  # a GzipFile is raw enough
 
 
-def _digest(path: str) -> bytes:
+def digest(path: str) -> bytes:
+    """A hash of what a file holds, the same whether it is compressed or not. Raises QkvError where it cannot be read."""
     _refuse_a_pipe(path)
     digest = blake2b(digest_size=16)
     try:

@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from qkv.data import unigram
+from qkv.data.symbols import SPECIALS, UNKNOWN, Symbols
 from qkv.data.text import Pair
 from qkv.error import QkvError
 from qkv.spec import data as spec
 
-SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 SPACE = "▁"
 # A mark of punctuation or a digit is a word by itself, together with the space before it: "(a), 3.14" is "▁(", "a", ")", ",",
 # "▁3", ".", "1", "4". With that space as a piece of its own, text whose punctuation stands free would be a twelfth longer.
@@ -35,14 +36,18 @@ LEAST_MERGED = 2
 class Tokenizer:
     """Cuts text into pieces from a vocabulary, and numbers them; makes text of numbers again."""
 
-    pad: ClassVar[int] = 0
-    bos: ClassVar[int] = 1
-    eos: ClassVar[int] = 2
-    unknown: ClassVar[int] = 3
-
     def __init__(self, wrapped: tokenizers.Tokenizer) -> None:
         """Wrap a tokenizer of Hugging Face. Raises QkvError unless the special entries, and only they, are as we need them."""
         self._wrapped = _owned(wrapped)
+        self.symbols = Symbols.of(self._wrapped.get_vocab())
+        self._foreign = False
+
+    @classmethod
+    def foreign(cls, wrapped: tokenizers.Tokenizer, symbols: Symbols) -> Tokenizer:
+        """A tokenizer that came with a model from elsewhere, as it is: its special entries are found in text, too."""
+        made = cls.__new__(cls)
+        made._wrapped, made.symbols, made._foreign = wrapped, symbols, True
+        return made
 
     @classmethod
     def train(cls, how: spec.Tokenizer, texts: Iterable[str]) -> Tokenizer:
@@ -51,26 +56,31 @@ class Tokenizer:
         Raises QkvError where there is no text, and where the text does not support the vocabulary asked for.
         """
         try:
-            wrapped = _TRAINERS[how.kind](how.vocabulary, texts)
+            wrapped = _TRAINERS[how.kind](_without(how.vocabulary, len(how.extra)), texts)
         except UnicodeEncodeError as error:
             raise _half_character(error.object) from None
-        trained = cls(wrapped)
-        if trained.size == len(SPECIALS):
+        trained = cls(_extended(wrapped, how.extra))
+        if trained.size == len(SPECIALS) + len(how.extra):
             raise QkvError("there is no text to learn a tokenizer from: expected at least one line that is not empty")
         _check_size(trained.size, how)
         return trained
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a tokenizer that `save` wrote. Raises QkvError for a file that is none, and for a foreign tokenizer."""
+        """Read a tokenizer that `save` wrote. Raises QkvError for a file that is none, and for a foreign tokenizer beside which
+        nothing says what its special entries are."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise QkvError(f"there is no tokenizer {path}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise QkvError(f"the tokenizer {path} cannot be read: {error}") from None
+        beside = _beside(path)
         try:
-            return cls(tokenizers.Tokenizer.from_str(text))
+            wrapped = tokenizers.Tokenizer.from_str(text)
+            if beside.is_file():
+                return cls.foreign(wrapped, Symbols.from_plain(json.loads(beside.read_text(encoding="utf-8"))))
+            return cls(wrapped)
         except QkvError as error:
             raise QkvError(f"{path}: {error}") from None
         except Exception as error:  # the library raises nothing more special
@@ -82,6 +92,8 @@ class Tokenizer:
         """Write the tokenizer as JSON. Raises QkvError where that is not possible."""
         try:
             Path(path).write_text(self._wrapped.to_str(pretty=True), encoding="utf-8")
+            if self._foreign:
+                _beside(path).write_text(json.dumps(self.symbols.plain(), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise QkvError(f"the tokenizer cannot be written to {path}: {error.strerror or error}") from None
 
@@ -99,13 +111,16 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """The text of some pieces; special entries, the unknown one among them, are left out."""
-        return self._wrapped.decode([int(i) for i in ids if i >= len(SPECIALS)], skip_special_tokens=False)
+        special = self.symbols.special
+        return self._wrapped.decode([int(i) for i in ids if int(i) not in special], skip_special_tokens=False)
 
     def pieces(self, ids: Iterable[int] | np.ndarray) -> list[str]:
         """Each piece by itself, to be read in pictures: a space is "▁", bytes that are not whole characters are hexadecimal."""
+        ids = list(ids)
         names = [self._wrapped.id_to_token(int(i)) or f"<{int(i)}?>" for i in ids]
         if isinstance(self._wrapped.decoder, decoders.ByteLevel):
-            names = [name if name in SPECIALS else _spelled(name) for name in names]
+            special = self.symbols.special
+            names = [name if int(i) in special else _spelled(name) for i, name in zip(ids, names, strict=True)]
         return [name.replace(" ", SPACE) for name in names]
 
     def entries(self) -> list[str]:
@@ -115,12 +130,18 @@ class Tokenizer:
     @property
     def size(self) -> int:
         """The number of entries, the special ones among them."""
-        return self._wrapped.get_vocab_size()
+        return self._wrapped.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def wrapped(self) -> tokenizers.Tokenizer:
+        """The tokenizer of Hugging Face inside, to be looked at and not changed."""
+        return self._wrapped
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that the tokenizer is."""
-        return blake2b(self._wrapped.to_str().encode(), digest_size=16).hexdigest()
+        whole = self._wrapped.to_str() + (repr(self.symbols) if self._foreign else "")
+        return blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
 class Tokenizers(NamedTuple):
@@ -146,8 +167,31 @@ def train_tokenizers(how: spec.Tokenizer, pairs: Callable[[], Iterator[Pair]]) -
 Vocabulary = spec.AtMost | spec.Exactly
 
 
+def _without(vocabulary: Vocabulary, entries: int) -> Vocabulary:
+    """What is left of a vocabulary beside some entries."""
+    if vocabulary.size <= entries:
+        raise QkvError(f"a vocabulary of {vocabulary.size} entries has no room for the {entries} that the training needs")
+    return replace(vocabulary, size=vocabulary.size - entries)
+
+
+def _extended(wrapped: tokenizers.Tokenizer, extra: tuple[str, ...]) -> tokenizers.Tokenizer:
+    """The tokenizer with entries after all others that no text is cut into."""
+    if not extra:
+        return wrapped
+    plain = json.loads(wrapped.to_str())
+    vocabulary = plain["model"]["vocab"]
+    for name in extra:
+        if name in wrapped.get_vocab():
+            raise QkvError(f"the text is cut into the entry {name!r} already, which the training needs for itself")
+        if isinstance(vocabulary, dict):
+            vocabulary[name] = len(vocabulary)
+        else:
+            vocabulary.append([name, 0.0])
+    return tokenizers.Tokenizer.from_str(json.dumps(plain, ensure_ascii=False))
+
+
 def _train_bpe(vocabulary: Vocabulary, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    wrapped = _worded(models.BPE(unk_token=SPECIALS[Tokenizer.unknown]))
+    wrapped = _worded(models.BPE(unk_token=SPECIALS[UNKNOWN]))
     wrapped.train_from_iterator(texts, _merges(vocabulary))
     return wrapped
 
@@ -175,7 +219,7 @@ def _train_unigram(vocabulary: Vocabulary, texts: Iterable[str]) -> tokenizers.T
     if isinstance(vocabulary, spec.AtMost):
         pieces = [piece for piece in pieces if piece.occurrences >= unigram.FLOOR or len(piece.text) == 1]
     entries = [(name, 0.0) for name in SPECIALS] + [(piece.text, piece.score) for piece in pieces]
-    wrapped.model = models.Unigram(entries, unk_id=Tokenizer.unknown)
+    wrapped.model = models.Unigram(entries, unk_id=UNKNOWN)
     return wrapped
 
 
@@ -185,7 +229,7 @@ def _train_characters(vocabulary: Vocabulary, texts: Iterable[str]) -> tokenizer
     for text in texts:
         alphabet.update(text if text.isascii() else normalizer.normalize_str(text))
     # Merging nothing leaves the characters, each an entry.
-    wrapped = tokenizers.Tokenizer(models.BPE(_numbered(sorted(alphabet)), [], unk_token=SPECIALS[Tokenizer.unknown]))
+    wrapped = tokenizers.Tokenizer(models.BPE(_numbered(sorted(alphabet)), [], unk_token=SPECIALS[UNKNOWN]))
     wrapped.normalizer = normalizer
     wrapped.decoder = decoders.Fuse()
     return wrapped
@@ -267,6 +311,11 @@ def _owned(wrapped: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     if len(owned.get_vocab()) != len(found):
         raise QkvError("a foreign tokenizer: its special entries stand beside its vocabulary and not in it; train one with qkv")
     return owned
+
+
+def _beside(path: str | Path) -> Path:
+    """Where the special entries of a foreign tokenizer are written down."""
+    return Path(path).with_suffix(".symbols.json")
 
 
 def _half_character(text: str) -> QkvError:

@@ -17,18 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from qkv.data.symbols import Symbols
 from qkv.decode.rule import Beam, best
 from qkv.decode.step import Session, read
 from qkv.model.transformer import EncoderDecoder
-
-
-@dataclass(frozen=True)
-class Symbols:
-    """The special entries of a vocabulary that decoding must know."""
-
-    pad: int
-    bos: int
-    eos: int
 
 
 @dataclass(frozen=True, order=True)
@@ -63,7 +55,7 @@ class _Search:
         self.symbols, self.rule, self.count = symbols, rule, min(count, rule.beam)
         self.session = Session(model, read(model, sources, symbols.pad))
         self.device = model.output.weight.device
-        self.never = torch.tensor([symbols.pad, symbols.bos, symbols.eos], device=self.device)  # the last for a while only
+        self.never = torch.tensor([symbols.pad, symbols.start, symbols.end], device=self.device)  # the last for a while only
         self.results: list[list[Hypothesis]] = [[] for _ in sources]
         self.active = [_Sentence(i, min(rule.most, len(source) + rule.extra)) for i, source in enumerate(sources)]
         # one hypothesis for each sentence, which says nothing yet; after the first step there are `beam`, in no order
@@ -72,7 +64,10 @@ class _Search:
 
     def run(self) -> list[list[Hypothesis]]:
         """Step until every sentence is done."""
-        tokens = torch.full((len(self.active),), self.symbols.bos, device=self.device)
+        *before, last = (torch.full((len(self.active),), token, device=self.device) for token in self.symbols.opening)
+        for tokens in before:
+            self.session.step(tokens)
+        tokens = last
         length = 0
         while self.active:
             length += 1
@@ -105,7 +100,7 @@ class _Search:
     def _finish(self, logarithms: Tensor, chosen: Tensor, origins: Tensor, length: int) -> None:
         """Take note of the hypotheses that end with this step."""
         beam = self.rule.beam
-        ended = (chosen[:, :beam] == self.symbols.eos) & (logarithms[:, :beam] > -math.inf)
+        ended = (chosen[:, :beam] == self.symbols.end) & (logarithms[:, :beam] > -math.inf)
         for i, place in ended.nonzero().tolist():
             logarithm = logarithms[i, place].item()
             tokens = tuple(self.history[i, origins[i, place]].tolist())
@@ -114,7 +109,7 @@ class _Search:
     def _advance(self, logarithms: Tensor, chosen: Tensor, origins: Tensor) -> Int[Tensor, " R"]:
         """The best continuations that do not end become the hypotheses of the next step."""
         sentences, before = self.logarithms.shape
-        going, places = logarithms.masked_fill(chosen == self.symbols.eos, -math.inf).topk(self.rule.beam, dim=1)
+        going, places = logarithms.masked_fill(chosen == self.symbols.end, -math.inf).topk(self.rule.beam, dim=1)
         origins = origins.gather(1, places)
         if before == self.rule.beam:
             order = staying(origins)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from qkv import device as machine
 from qkv.attention.sight import Padded, Plain
-from qkv.data.tokenizer import Tokenizer
-from qkv.decode.beam import Hypothesis, Symbols, search
+from qkv.data.symbols import Symbols
+from qkv.decode.beam import Hypothesis, search
 from qkv.decode.rule import Beam
 from qkv.error import QkvError
 from qkv.model.transformer import EncoderDecoder, pack
@@ -21,8 +21,6 @@ from qkv.store import Stored
 from qkv.store import load as load_stored
 
 LONGEST = 1024  # tokens of a source; attention's cost grows with the square
-PAD, BOS, EOS = Tokenizer.pad, Tokenizer.bos, Tokenizer.eos
-SYMBOLS = Symbols(PAD, BOS, EOS)
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Translator:
     """A model with its tokenizers. `qkv.load(run).translate(["A dog runs."])`."""
 
     def __init__(self, stored: Stored) -> None:
+        if not isinstance(stored.model, EncoderDecoder):
+            raise QkvError(f"a model of the shape {type(stored.model).__name__} does not translate: that takes an EncoderDecoder")
         self.model, self.source, self.target = stored.model, stored.source, stored.target
 
     def translate(
@@ -57,14 +57,19 @@ class Translator:
         encoded = self.source.encode([line.strip() for line in lines])
         results = [[Translation("", 0.0)] for _ in lines]
         todo = [i for i, ids in enumerate(encoded) if 0 < len(ids) <= LONGEST]
-        sources = [[*encoded[i], EOS] for i in todo]
+        sources = [self.source.symbols.read(encoded[i]) for i in todo]
         done = len(lines) - len(todo)
-        for found in search_all(self.model, sources, rule, count, batch_tokens):
+        for found in search_all(self.model, sources, self.symbols, rule, count, batch_tokens):
             for place, hypotheses in found.items():
                 results[todo[place]] = [self._read(hypothesis) for hypothesis in hypotheses]
             done += len(found)
             note(done)
         return results
+
+    @property
+    def symbols(self) -> Symbols:
+        """The special entries that decoding must know: those of the target's vocabulary, with the source's padding."""
+        return replace(self.target.symbols, pad=self.source.symbols.pad)
 
     def too_long(self, lines: Iterable[str]) -> list[int]:
         """Which lines, counted from 0, have more tokens than `LONGEST`; they are not translated, and never cut."""
@@ -83,7 +88,12 @@ class Translator:
         rule = Beam(length_penalty=length_penalty)
         todo = [i for i in range(len(sources)) if read[i]]
         for group in batches(todo, [max(len(s), len(t)) + 1 for s, t in zip(read, written, strict=True)], batch_tokens):
-            logarithms = log_probabilities(self.model, [[*read[i], EOS] for i in group], [[*written[i], EOS] for i in group])
+            logarithms = log_probabilities(
+                self.model,
+                [self.source.symbols.read(read[i]) for i in group],
+                [[*written[i], self.target.symbols.end] for i in group],
+                self.symbols,
+            )
             for i, logarithm in zip(group, logarithms, strict=True):
                 scores[i] = rule.value(logarithm, len(written[i]) + 1)
         return scores
@@ -93,7 +103,7 @@ class Translator:
 
 
 def search_all(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], rule: Beam, count: int, batch_tokens: int
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], symbols: Symbols, rule: Beam, count: int, batch_tokens: int
 ) -> Iterator[dict[int, list[Hypothesis]]]:
     """The `count` best hypotheses of each source, by its place, a batch as soon as it is done; the sources end with their end
     symbol.
@@ -105,7 +115,7 @@ def search_all(
     groups = even(places, lengths, batch_tokens // rule.beam, threads)
 
     def searched(group: list[int]) -> dict[int, list[Hypothesis]]:
-        return dict(zip(group, search(model, [sources[i] for i in group], SYMBOLS, rule, count), strict=True))
+        return dict(zip(group, search(model, [sources[i] for i in group], symbols, rule, count), strict=True))
 
     if len(groups) == 1 or threads == 1:
         yield from map(searched, groups)
@@ -121,22 +131,24 @@ def search_all(
 
 
 @torch.inference_mode()
-def log_probabilities(model: torch.nn.Module, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
+def log_probabilities(
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], symbols: Symbols
+) -> list[float]:
     """log P(target | source) of each pair of id lists, both ending with their end symbol, in nats."""
-    device = next(model.parameters()).device
-    source, target = _padded(sources).to(device), _padded(targets).to(device)
+    device = model.output.weight.device
+    source, target = _padded(sources, symbols.pad).to(device), _padded(targets, symbols.pad).to(device)
     lengths = torch.tensor([len(s) for s in sources], device=device)
     sight = Plain() if len(set(map(len, sources))) == 1 else Padded(lengths, blank=False)
-    given = torch.cat([target.new_full((len(targets), 1), BOS), target[:, :-1]], 1)
-    logits = model(source, sight, given).float()
+    opening = torch.tensor([symbols.opening] * len(targets), device=device)
+    logits = model(source, sight, torch.cat([opening, target[:, :-1]], 1))[:, opening.shape[1] - 1 :].float()
     of_truth = logits.gather(2, target[:, :, None])[:, :, 0] - logits.logsumexp(2)
     present = torch.arange(target.shape[1], device=device) < torch.tensor([len(t) for t in targets], device=device)[:, None]
     return (of_truth.double() * present).sum(1).tolist()
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
     longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
 
 
 def batches(places: list[int], lengths: list[int], tokens: int) -> list[list[int]]:

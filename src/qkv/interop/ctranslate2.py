@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from qkv.data.tokenizer import Tokenizer
 from qkv.decode.translate import Translator, log_probabilities
 from qkv.error import QkvError
 from qkv.model.attention import Attention, MemoryAttention
@@ -18,20 +18,14 @@ from qkv.model.block import Block, Residual
 from qkv.model.depth import Stack
 from qkv.model.feedforward import FeedForward
 from qkv.model.position import sinusoids
-from qkv.spec.model import EncoderDecoder
-from qkv.spec.part import (
-    Attention as AttentionSpec,
-)
-from qkv.spec.part import (
-    FeedForward as FeedForwardSpec,
-)
-from qkv.spec.part import (
-    MemoryAttention as MemoryAttentionSpec,
-)
-from qkv.spec.part import (
-    PreNorm,
-)
+from qkv.spec.model import Embedding, EncoderDecoder, Output
+from qkv.spec.part import Attention as AttentionSpec
+from qkv.spec.part import FeedForward as FeedForwardSpec
+from qkv.spec.part import LayerNorm, PreNorm
+from qkv.spec.part import MemoryAttention as MemoryAttentionSpec
+from qkv.spec.part import Sublayer as SublayerSpec
 from qkv.spec.pattern import Causal, Full
+from qkv.spec.position import NoBias, Sinusoid
 from qkv.store import save_tokenizers
 
 POSITIONS = 2048  # the table is written out; longer sentences than this CTranslate2 cannot place
@@ -53,13 +47,13 @@ def export(translator: Translator, folder: Path) -> None:
         raise QkvError(f"{folder} is not empty; give another folder")
     specs = library().specs
     model, described = translator.model, translator.model.spec
-    heads = _accept(described)
+    heads, position = _accept(described)
     pre_norm = isinstance(described.encoder.blocks[0].norm, PreNorm)
     spec = specs.TransformerSpec.from_config((described.encoder.depth, described.decoder.depth), heads, pre_norm=pre_norm)
     for side, stack, embedding in ((spec.encoder, model.encoder, model.source), (spec.decoder, model.decoder, model.target)):
         _stack(side, stack)
         side.scale_embeddings = described.embedding.scale
-        side.position_encodings.encodings = sinusoids(described.embedding.position, POSITIONS, described.width).float().numpy()
+        side.position_encodings.encodings = sinusoids(position, POSITIONS, described.width).float().numpy()
         table = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
         table.weight = _numbers(embedding.weight)
     spec.decoder.projection.weight = _numbers(model.output.weight)
@@ -88,15 +82,20 @@ def parity(translator: Translator, folder: Path, pairs: Sequence[tuple[list[int]
     theirs = engine.score_batch([[source[i] for i in s] for s, _ in pairs], [[target[i] for i in t] for _, t in pairs])
     worst = 0.0
     for (read, written), result in zip(pairs, theirs, strict=True):
-        ours = log_probabilities(translator.model, [[*read, Tokenizer.eos]], [[*written, Tokenizer.eos]])[0]
+        symbols = translator.symbols
+        ours = log_probabilities(translator.model, [symbols.read(read)], [[*written, symbols.end]], symbols)[0]
         worst = max(worst, abs(ours - sum(result.log_probs)) / (len(written) + 1))
     return worst
 
 
-def _accept(described: EncoderDecoder) -> int:
-    """The number of heads of a model that CTranslate2 can hold. Raises QkvError, saying what it wants, for any other."""
-    blocks = {*described.encoder.blocks, *described.decoder.blocks}
+def _accept(described: EncoderDecoder) -> tuple[int, Sinusoid]:
+    """The number of heads and the positions of a model that CTranslate2 can hold. Raises QkvError, saying what it wants, for any
+    other."""
+    position, blocks = described.embedding.position, {*described.encoder.blocks, *described.decoder.blocks}
+    _refuse_strange(described, [s for block in blocks for s in block.sublayers])
     heads = {s.heads for block in blocks for s in block.sublayers if isinstance(s, AttentionSpec | MemoryAttentionSpec)}
+    if any(not isinstance(block.norm.by, LayerNorm) for block in blocks):
+        raise QkvError("CTranslate2 wants LayerNorm() in an encoder-decoder")
     if len({type(block.norm) for block in blocks}) > 1 or len({block.norm.epsilon for block in blocks}) > 1 or len(heads) > 1:
         raise QkvError("CTranslate2 wants one kind of norm and one number of heads in all blocks of a model")
     for stack, row, pattern in (
@@ -114,7 +113,29 @@ def _accept(described: EncoderDecoder) -> int:
                 raise QkvError(
                     f"CTranslate2 wants attention with the pattern Full() in the encoder and Causal() in the decoder, not {first}"
                 )
-    return heads.pop()
+    assert isinstance(position, Sinusoid)
+    return heads.pop(), position
+
+
+def _refuse_strange(described: EncoderDecoder, sublayers: list[SublayerSpec]) -> None:
+    """Raises QkvError for choices that Vaswani et al. did not make."""
+    plain = Embedding(Sinusoid(), described.embedding.scale, described.embedding.dropout)
+    strange: list[object] = [] if isinstance(described.embedding.position, Sinusoid) else [described.embedding.position]
+    if not strange and replace(described.embedding, position=Sinusoid()) != plain:
+        strange.append(described.embedding)
+    strange += [stack.bias for stack in (described.encoder, described.decoder) if not isinstance(stack.bias, NoBias)]
+    strange += [described.output] if described.output != Output() else []
+    for s in sublayers:
+        match s:
+            case AttentionSpec(heads=heads, pattern=pattern, offset=offset):
+                usual = AttentionSpec(heads, pattern, offset)
+            case MemoryAttentionSpec(heads=heads, offset=offset):
+                usual = MemoryAttentionSpec(heads, offset)
+            case FeedForwardSpec(hidden=hidden):
+                usual = FeedForwardSpec(hidden)
+        strange += [s] if s != usual else []
+    if strange:
+        raise QkvError(f"CTranslate2 wants a Transformer as Vaswani et al. described it, which {strange[0]} is no part of")
 
 
 def _stack(side: Any, stack: Stack) -> None:
@@ -152,7 +173,8 @@ def _linear(place: Any, linear: nn.Linear) -> None:
         place.bias = _numbers(linear.bias)
 
 
-def _norm(place: Any, norm: nn.LayerNorm) -> None:
+def _norm(place: Any, norm: nn.LayerNorm | nn.RMSNorm) -> None:
+    assert isinstance(norm, nn.LayerNorm)
     place.gamma, place.beta = _numbers(norm.weight), _numbers(norm.bias)
 
 

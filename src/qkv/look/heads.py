@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from qkv.attention.sight import Plain
-from qkv.data.tokenizer import Tokenizer
 from qkv.decode.translate import Translator
 from qkv.error import QkvError
 from qkv.model.trace import Trace
@@ -27,8 +26,8 @@ NAMES = {"encoder": "encoder: source to source", "memory": "decoder: target to s
 def weights(translator: Translator, source: str, target: str) -> tuple[dict[str, list[Tensor]], list[str], list[str]]:
     """The attention weights, (H, T, S) for every level, of the three kinds of attention, with the source's and the target's
     pieces."""
-    read = [*translator.source.encode([source])[0], Tokenizer.eos]
-    written = [Tokenizer.bos, *translator.target.encode([target])[0]]
+    read = translator.source.symbols.read(translator.source.encode([source])[0])
+    written = [*translator.target.symbols.opening, *translator.target.encode([target])[0]]
     if len(read) == 1:
         raise QkvError("there is nothing to look at in an empty sentence")
     trace = Trace()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,9 +10,11 @@ from qkv.attention.call import Call
 from qkv.attention.sight import Plain
 from qkv.model.context import Context, Step
 from qkv.model.linear import Linear, of_few_rows
+from qkv.model.position import LinearBias, Turn
 from qkv.model.state import Once
 from qkv.spec import part
 from qkv.spec.pattern import Full
+from qkv.spec.position import ALiBi, Rotary
 
 
 def _heads(x: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
@@ -32,14 +32,18 @@ class Attention(nn.Module):
     def __init__(self, spec: part.Attention, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.qkv = Linear(width, 3 * width, bias=spec.offset)
-        self.out = Linear(width, width, bias=spec.offset)
+        self.head_width, self.kv_heads = part.head_width(spec, width), part.kv_heads(spec)
+        self.qkv = Linear(width, (spec.heads + 2 * self.kv_heads) * self.head_width, bias=spec.offset)
+        self.out = Linear(spec.heads * self.head_width, width, bias=spec.offset)
+        self._turn = Turn(spec.rotate, self.head_width) if isinstance(spec.rotate, Rotary) else None
+        self._linear_bias = LinearBias(spec.heads) if isinstance(spec.bias, ALiBi) else None
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
-        q, k, v = (_heads(part, self.spec.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = self._by_head(self.qkv(x).unflatten(2, (-1, self.head_width)).transpose(1, 2), ctx.first)
         if ctx.state is not None:
             k, v = ctx.state.keys(ctx.path).append(k, v)
-        call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first)
+        bias = self._bias(ctx, q, ctx.first, k.shape[2])
+        call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.spec.score, bias)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
         return self.out(_joined(attend(call)))
@@ -48,15 +52,28 @@ class Attention(nn.Module):
         """`forward` for one more token of every row at a time."""
         assert ctx.state is not None, "a step remembers"
         qkv, out, slot = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path)
-        heads, pattern, sight = self.spec.heads, self.spec.pattern, ctx.sight
+        pattern, sight, score = self.spec.pattern, ctx.sight, self.spec.score
+        biased = self._linear_bias is not None or ctx.bias is not None
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
-            q, k, v = qkv(x).view(x.shape[0], 3, heads, 1, -1).unbind(1)
             first = slot.length
+            q, k, v = self._by_head(qkv(x).view(x.shape[0], -1, 1, self.head_width), first)
             keys, values = slot.append(k, v)
-            return out(attend(Call(q, keys, values, pattern, sight, first)).reshape(x.shape))
+            bias = self._bias(ctx, q, first, first + 1) if biased else None
+            return out(attend(Call(q, keys, values, pattern, sight, first, score, bias)).reshape(x.shape[0], -1))
 
         return step
+
+    def _by_head(self, qkv: Float[Tensor, "B heads T K"], first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, the first two turned where they are to be."""
+        q, k, v = qkv.split_with_sizes([self.spec.heads, self.kv_heads, self.kv_heads], 1)
+        return (q, k, v) if self._turn is None else (self._turn(q, first), self._turn(k, first), v)
+
+    def _bias(self, ctx: Context, q: Tensor, first: int, keys: int) -> Float[Tensor, "1 H T S"] | None:
+        """What is added to the scores: this sublayer's own, and what its stack shares."""
+        own = None if self._linear_bias is None else self._linear_bias(q, first, keys)
+        shared = None if ctx.bias is None else ctx.bias(first, q.shape[2], keys)
+        return shared if own is None else own if shared is None else own + shared
 
 
 class MemoryAttention(nn.Module):
@@ -65,20 +82,20 @@ class MemoryAttention(nn.Module):
     def __init__(self, spec: part.MemoryAttention, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.q = Linear(width, width, bias=spec.offset)
-        self.kv = Linear(width, 2 * width, bias=spec.offset)
-        self.out = Linear(width, width, bias=spec.offset)
+        wide = spec.heads * part.head_width(spec, width)
+        self.q = Linear(width, wide, bias=spec.offset)
+        self.kv = Linear(width, 2 * wide, bias=spec.offset)
+        self.out = Linear(wide, width, bias=spec.offset)
 
     def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T D"]:
         memory = self._memory(ctx)
-        rows, length, width = x.shape
-        sentences = memory.k.shape[0]
+        rows, length, _ = x.shape
         # the hypotheses of a sentence ask as if they were one longer sequence: the memory is never copied for each
-        q = _heads(self.q(x).view(sentences, -1, width), self.spec.heads)
-        call = Call(q, memory.k, memory.v, Full(), memory.sight)
+        q = _heads(self.q(x).unflatten(0, (memory.k.shape[0], -1)).flatten(1, 2), self.spec.heads)
+        call = Call(q, memory.k, memory.v, Full(), memory.sight, score=self.spec.score)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
-        return self.out(_joined(attend(call)).view(rows, length, width))
+        return self.out(_joined(attend(call)).view(rows, length, -1))
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
@@ -87,12 +104,12 @@ class MemoryAttention(nn.Module):
         alone = sentences == 1 and isinstance(memory.sight, Plain)
         if self.q.packed and alone and 2 * heads * length <= self.q.in_features:
             return self._alone(memory)
-        into, out = self.q.product(), self.out.product()
+        into, out, score = self.q.product(), self.out.product(), self.spec.score
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
             q = into(x).view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
-            attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight))
-            return out(attended.transpose(1, 2).reshape(x.shape))
+            attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight, score=score))
+            return out(attended.transpose(1, 2).reshape(x.shape[0], -1))
 
         return step
 
@@ -104,7 +121,7 @@ class MemoryAttention(nn.Module):
         head. What remains is two products with a row for every key of every head.
         """
         k, v, heads = memory.k[0], memory.v[0], self.spec.heads
-        k = k / math.sqrt(k.shape[2])
+        k = k * self.spec.score.scale(k.shape[2])
         offset = None if self.q.bias is None else (k @ self.q.bias.view(heads, -1, 1)).flatten()
         keys = (k @ self.q.weight.unflatten(0, (heads, -1))).flatten(0, 1)
         values = (self.out.weight.unflatten(1, (heads, -1)).transpose(0, 1) @ v.transpose(1, 2)).transpose(0, 1).flatten(1)

@@ -26,8 +26,15 @@ def sublayer(spec: part.Sublayer, width: int) -> Attention | MemoryAttention | F
             return FeedForward(spec, width)
 
 
-def normaliser(norm: nn.LayerNorm) -> Step:
+def norm_of(spec: part.Norm, width: int) -> nn.LayerNorm | nn.RMSNorm:
+    """The module of a norm."""
+    return (nn.LayerNorm if isinstance(spec.by, part.LayerNorm) else nn.RMSNorm)(width, eps=spec.epsilon)
+
+
+def normaliser(norm: nn.LayerNorm | nn.RMSNorm) -> Step:
     """A norm for many calls."""
+    if isinstance(norm, nn.RMSNorm):
+        return norm.forward
     shape, weight, bias, epsilon = norm.normalized_shape, norm.weight, norm.bias, norm.eps
     return lambda x: torch.layer_norm(x, shape, weight, bias, epsilon)
 
@@ -49,7 +56,7 @@ class Residual(nn.Module):
     def __init__(self, spec: part.Sublayer, norm: part.Norm, dropout: float, width: int) -> None:
         super().__init__()
         self.sublayer = sublayer(spec, width)
-        self.norm = nn.LayerNorm(width, eps=norm.epsilon)
+        self.norm = norm_of(norm, width)
         self.before = isinstance(norm, part.PreNorm)
         self.dropout = dropout
 

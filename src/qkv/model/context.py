@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qkv.attention.sight import Sight
 from qkv.model.dropout import Noise
+from qkv.model.position import Bias
 from qkv.model.state import Path, State
 from qkv.model.trace import Trace
 
@@ -35,10 +36,11 @@ class Context:
     trace: Trace | None = None
     noise: Noise | None = None
     path: Path = ()
+    bias: Bias | None = None  # what the blocks of a stack add to their scores
 
     def at(self, name: str) -> Context:
         """The same one step further down the path; a path is kept only where somebody asks for it."""
         if self.state is None and self.trace is None and self.noise is None:
             return self
         path = (*self.path, name)
-        return Context(self.sight, self.first, self.memory, self.state, self.trace, self.noise, path)
+        return Context(self.sight, self.first, self.memory, self.state, self.trace, self.noise, path, self.bias)

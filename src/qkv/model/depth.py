@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qkv.model.block import Block, in_a_row, normaliser
+from qkv.model.block import Block, in_a_row, norm_of, normaliser
 from qkv.model.context import Context, Step
+from qkv.model.position import RelativeBias
 from qkv.spec import part
+from qkv.spec.position import NoBias
 
 
 class Stack(nn.Module):
@@ -20,14 +23,20 @@ class Stack(nn.Module):
         blocks = spec.tiled()
         self.blocks = nn.ModuleList(Block(block, width) for block in blocks)
         norm = blocks[-1].norm
-        self.norm = nn.LayerNorm(width, eps=norm.epsilon) if isinstance(norm, part.PreNorm) else nn.Identity()
+        self.norm = norm_of(norm, width) if isinstance(norm, part.PreNorm) else nn.Identity()
+        self.bias = nn.Identity() if isinstance(spec.bias, NoBias) else RelativeBias(spec.bias, spec.heads().pop())
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+        ctx = self._biased(ctx)
         for level, block in enumerate(self.blocks):
             x = block(x, ctx.at(str(level)))
         return self.norm(x)
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
+        ctx = self._biased(ctx)
         steps = [cast(Block, block).stepper(ctx.at(str(level))) for level, block in enumerate(self.blocks)]
-        return in_a_row([*steps, normaliser(self.norm)] if isinstance(self.norm, nn.LayerNorm) else steps)
+        return in_a_row(steps if isinstance(self.norm, nn.Identity) else [*steps, normaliser(self.norm)])
+
+    def _biased(self, ctx: Context) -> Context:
+        return replace(ctx, bias=self.bias.during_a_pass()) if isinstance(self.bias, RelativeBias) else ctx

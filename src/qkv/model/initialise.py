@@ -1,35 +1,118 @@
 """The values before training.
 
-| place                       | value                        | source                                     |
-|-----------------------------|------------------------------|--------------------------------------------|
-| embeddings and output map   | normal, deviation width^-0.5 | the released code of Vaswani et al. 2017   |
-| every linear map            | Xavier uniform               | the same; q, k and v each by itself        |
-| offsets of linear maps      | 0                            |                                            |
-| norms                       | scale 1, offset 0            |                                            |
+| place                   | `Glorot`                     | `Normal`                          | `FanIn`                         |
+|-------------------------|------------------------------|-----------------------------------|---------------------------------|
+| embeddings, places      | normal, deviation width^-0.5 | normal, its deviation             | normal, deviation 1             |
+| untied output map       | the same                     | the same                          | normal, deviation width^-0.5    |
+| linear maps             | Xavier uniform; q, k, v each | the same                          | normal, deviation inputs^-0.5   |
+| maps back onto the      | as other maps                | divided by sqrt(number of these), | as other maps                   |
+| residual stream         |                              | if they shrink                    |                                 |
+| queries of `Dot` scores | as other maps                | as other maps                     | divided by sqrt(head width)     |
+| relative biases         | 0                            | 0                                 | normal, deviation heads^-0.5    |
+| offsets; norms          | 0; scale 1, offset 0         | the same                          | the same                        |
 """
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qkv.model.attention import Attention, MemoryAttention
-from qkv.model.embedding import Embedding
+from qkv.model.block import Residual
+from qkv.model.embedding import Embedding, Table
+from qkv.model.linear import Linear
+from qkv.model.output import Output
+from qkv.model.position import RelativeBias
+from qkv.spec.model import FanIn, Glorot, Initial, Normal
+from qkv.spec.score import Dot
 
 
-def initialise(model: nn.Module, seed: int) -> None:
+def initialise(model: nn.Module, how: Initial, seed: int) -> None:
     """Set every parameter, a pure function of the seed; the global random state stays as it was."""
-    generator = torch.Generator().manual_seed(seed)
-    parts: dict[nn.Module, int] = {module.qkv: 3 for module in model.modules() if isinstance(module, Attention)}
-    parts |= {module.kv: 2 for module in model.modules() if isinstance(module, MemoryAttention)}
+    draw = _Draw(torch.Generator().manual_seed(seed), how, _parts(model), _back(model))
     for module in model.modules():
         match module:
             case Embedding():
-                nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5, generator=generator)
-            case nn.Linear():
-                for weight in module.weight.data.chunk(parts.get(module, 1)):
-                    nn.init.xavier_uniform_(weight, generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            case nn.LayerNorm():
+                draw.rows(module.weight, alone=False)
+                for beside in (module.places, module.segments):
+                    if beside is not None:
+                        draw.rows(beside, alone=False)
+            case Table():
+                draw.rows(module.weight, alone=True)
+            case RelativeBias():
+                draw.biases(module)
+            case Linear():
+                draw.map(module)
+            case Output(offset=offset) if offset is not None:
+                nn.init.zeros_(offset)
+            case nn.LayerNorm() | nn.RMSNorm():
                 module.reset_parameters()
+
+
+def _parts(model: nn.Module) -> dict[nn.Module, tuple[list[int], float]]:
+    """The maps that are several in one: the rows of each, and what the first of them, the queries, are divided by in `FanIn`."""
+    found: dict[nn.Module, tuple[list[int], float]] = {}
+    for module in model.modules():
+        match module:
+            case Attention():
+                wide, served = module.out.in_features, module.kv_heads * module.head_width
+                found[module.qkv] = [wide, served, served], _missing(module)
+            case MemoryAttention():
+                wide = module.out.in_features
+                found[module.q] = [wide], _missing(module)
+                found[module.kv] = [wide, wide], 1.0
+    return found
+
+
+def _missing(attention: Attention | MemoryAttention) -> float:
+    """The scale that scores lack, to be made up for by the queries."""
+    spec = attention.spec
+    return (attention.out.in_features / spec.heads) ** 0.5 if isinstance(spec.score, Dot) else 1.0
+
+
+def _back(model: nn.Module) -> set[nn.Module]:
+    """The maps whose result is added to the residual stream."""
+    return {module.sublayer.out for module in model.modules() if isinstance(module, Residual)}
+
+
+class _Draw:
+    """Random values of one kind, from one generator."""
+
+    def __init__(
+        self, generator: torch.Generator, how: Initial, parts: dict[nn.Module, tuple[list[int], float]], back: set[nn.Module]
+    ) -> None:
+        self.generator, self.how, self.parts, self.back = generator, how, parts, back
+
+    def rows(self, weight: Tensor, alone: bool) -> None:
+        """A vector for each entry, or place; `alone` where the matrix is an output map and nothing else."""
+        match self.how:
+            case Glorot():
+                self._normal(weight, weight.shape[1] ** -0.5)
+            case Normal(deviation=deviation):
+                self._normal(weight, deviation)
+            case FanIn():
+                self._normal(weight, weight.shape[1] ** -0.5 if alone else 1.0)
+
+    def map(self, linear: Linear) -> None:
+        """A linear map, which may be several in one."""
+        rows, missing = self.parts.get(linear, ([linear.out_features], 1.0))
+        for place, weight in enumerate(linear.weight.data.split(rows)):
+            match self.how:
+                case Glorot():
+                    nn.init.xavier_uniform_(weight, generator=self.generator)
+                case Normal(deviation=deviation, shrink=shrink):
+                    self._normal(weight, deviation / (len(self.back) ** 0.5 if shrink and linear in self.back else 1.0))
+                case FanIn():
+                    self._normal(weight, linear.in_features**-0.5 / (missing if place == 0 else 1.0))
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+
+    def biases(self, relative: RelativeBias) -> None:
+        """What is added to scores."""
+        if isinstance(self.how, FanIn):
+            self._normal(relative.weight, relative.weight.shape[1] ** -0.5)
+        else:
+            nn.init.zeros_(relative.weight)
+
+    def _normal(self, weight: Tensor, deviation: float) -> None:
+        nn.init.normal_(weight, std=deviation, generator=self.generator)

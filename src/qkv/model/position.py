@@ -1,12 +1,18 @@
-"""Positions as tensors."""
+"""Positions as tensors: tables to add to embeddings, angles to turn queries and keys by, biases to add to scores."""
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import math
+from collections.abc import Callable
 
-from qkv.spec.position import Sinusoid
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from qkv.spec.position import Relative, Rotary, Sinusoid
+
+Bias = Callable[[int, int, int], Float[Tensor, "1 H T S"]]
+"""What is added to the scores of T queries, the first of them at a position, against S keys from position 0 on."""
 
 
 def sinusoids(spec: Sinusoid, length: int, width: int) -> Float[Tensor, "length width"]:
@@ -18,3 +24,98 @@ def sinusoids(spec: Sinusoid, length: int, width: int) -> Float[Tensor, "length 
     table[:, 0::2] = angle.sin()
     table[:, 1::2] = angle.cos()[:, : width // 2]
     return table
+
+
+class Turn:
+    """Turns queries and keys by where they stand (Su et al. 2021, equation 34); the angles are a table that grows."""
+
+    def __init__(self, spec: Rotary, width: int) -> None:
+        self.spec, self.width = spec, width
+        self._table = torch.empty(0, 2, width)
+
+    def __call__(self, x: Float[Tensor, "B H T K"], first: int) -> Float[Tensor, "B H T K"]:
+        """The vectors of tokens that stand at first .. first+T-1."""
+        cosine, sine = self._at(first, x).unbind(1)
+        half = self.width // 2
+        turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+        return x * cosine + turned * sine
+
+    def _at(self, first: int, x: Tensor) -> Float[Tensor, "T 2 K"]:
+        end, table = first + x.shape[2], self._table
+        if end > len(table) or table.device != x.device or table.dtype != x.dtype:
+            channel = torch.arange(0, self.width, 2, dtype=torch.float64)
+            angle = torch.arange(max(64, 2 * end), dtype=torch.float64)[:, None] * self.spec.base ** (-channel / self.width)
+            angle = torch.cat([angle, angle], -1)
+            table = self._table = torch.stack([angle.cos(), angle.sin()], 1).to(x)
+        return table[first:end]
+
+
+def slopes(heads: int) -> list[float]:
+    """The slopes of ALiBi: 2^(-8/heads) and its powers where the heads are a power of 2; else those of the next smaller power,
+    followed by every other one of the next larger (Press et al. 2021, section 3)."""
+    power = 2 ** math.floor(math.log2(heads))
+    first = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    return first + [2 ** (-4 * (2 * head + 1) / power) for head in range(heads - power)]
+
+
+class LinearBias:
+    """-slope x distance for each head (ALiBi); what was made last is kept, since a batch often asks for the same again."""
+
+    def __init__(self, heads: int) -> None:
+        self._slopes = slopes(heads)
+        self._last: tuple[tuple[int, int, int], Tensor] | None = None
+
+    def __call__(self, q: Float[Tensor, "B H T K"], first: int, keys: int) -> Float[Tensor, "1 H T S"]:
+        """The bias of these queries, where and in the precision in which they are."""
+        wanted, last = (first, q.shape[2], keys), self._last
+        if last is not None and last[0] == wanted and last[1].dtype == q.dtype and last[1].device == q.device:
+            return last[1]
+        here = torch.arange(first, first + q.shape[2], device=q.device)
+        distance = (here[:, None] - torch.arange(keys, device=q.device)).abs()
+        bias = -(torch.tensor(self._slopes, device=q.device)[:, None, None] * distance)[None].to(q.dtype)
+        self._last = wanted, bias
+        return bias
+
+
+def buckets(spec: Relative, ahead: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """The bucket of a distance, key position minus query position (Raffel et al. 2019, section 2.1, as released)."""
+    count = spec.buckets // 2 if spec.two_sided else spec.buckets
+    after = (ahead > 0) * count if spec.two_sided else torch.zeros_like(ahead)
+    distance = ahead.abs() if spec.two_sided else (-ahead).clamp(min=0)
+    exact = count // 2
+    # in fp32, as released: in fp64 a distance on the edge of a bucket may fall on its other side
+    ratio = (distance.clamp(min=1).float() / exact).log() / math.log(spec.farthest / exact)
+    far = (exact + (ratio * (count - exact)).long()).clamp(max=count - 1)
+    return after + torch.where(distance < exact, distance, far)
+
+
+class RelativeBias(nn.Module):
+    """A trained number for each head and each bucket of distances (T5)."""
+
+    def __init__(self, spec: Relative, heads: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(spec.buckets, heads))
+
+    def during_a_pass(self) -> Bias:
+        """The bias for the layers of one pass, which ask for the same one after the other; the gradient flows back through it."""
+        made: dict[tuple[int, int, int], Tensor] = {}
+
+        def bias(first: int, queries: int, keys: int) -> Float[Tensor, "1 H T S"]:
+            wanted = (first, queries, keys)
+            if wanted not in made:
+                made.clear()
+                made[wanted] = self(*wanted)
+            return made[wanted]
+
+        return bias
+
+    def forward(self, first: int, queries: int, keys: int) -> Float[Tensor, "1 H T S"]:
+        # a row of all distances, of which each query sees its own stretch
+        device = self.weight.device
+        ahead = torch.arange(-(first + queries - 1), keys - first, device=device)
+        row = self.weight[buckets(self.spec, ahead)]
+        if queries == 1:
+            return row.t()[None, :, None, :]
+        places = torch.arange(queries - 1, -1, -1, device=device)[:, None] + torch.arange(keys, device=device)
+        return row[places].permute(2, 0, 1)[None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import overload
 
 import torch
 from jaxtyping import Float, Int
@@ -13,9 +14,10 @@ from qkv.attention.sight import Plain, Sight
 from qkv.model.context import Context, Memory
 from qkv.model.depth import Stack
 from qkv.model.dropout import Noise
-from qkv.model.embedding import Embedding
+from qkv.model.embedding import Embedding, Table
 from qkv.model.initialise import initialise
 from qkv.model.linear import Linear, packed
+from qkv.model.output import Output
 from qkv.model.state import State
 from qkv.model.trace import Trace
 from qkv.spec import model as spec
@@ -27,16 +29,20 @@ class EncoderDecoder(nn.Module):
     def __init__(self, spec_: spec.EncoderDecoder) -> None:
         super().__init__()
         self.spec = spec_
-        width = spec_.width
-        self.target = Embedding(spec_.embedding, spec_.vocabulary.target, width)
-        self.source = (
-            self.target if isinstance(spec_.tie, spec.AllThree) else Embedding(spec_.embedding, spec_.vocabulary.source, width)
-        )
+        width, target = spec_.width, spec_.vocabulary.target
+        self.target = Embedding(spec_.embedding, target, width)
+        self.source = Embedding(spec_.embedding, spec_.vocabulary.source, width)
+        self.tie()
         self.encoder = Stack(spec_.encoder, width)
         self.decoder = Stack(spec_.decoder, width)
-        self.output = (
-            self.target if not isinstance(spec_.tie, spec.Untied) else Embedding(spec_.embedding, spec_.vocabulary.target, width)
-        )
+        own = isinstance(spec_.tie, spec.Untied | spec.SourceAndTarget)
+        self.output = Table(target, width) if own else self.target
+        self.head = Output(spec_.output, target, width)
+
+    def tie(self) -> None:
+        """Let the two embeddings have one matrix, if they are to; what else they have is always their own."""
+        if isinstance(self.spec.tie, spec.AllThree | spec.SourceAndTarget):
+            self.source.weight = self.target.weight
 
     def encode(self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None) -> Memory:
         """What the encoder makes of the source; dropout where there is noise, none where there is not."""
@@ -64,23 +70,12 @@ class EncoderDecoder(nn.Module):
         return hidden
 
     def stepper(self, memory: Memory, state: State) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:
-        """`decode` for one more token of every row at a time, without gradient, noise or trace.
-
-        All that can be looked up is looked up now, once: a step of a small model must not drown in Python.
-        """
-        ctx = Context(Plain(), memory=memory, state=state).at("decoder")
-        through = self.decoder.stepper(ctx)
-
-        def step(tokens: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
-            hidden = through(self.target(tokens[:, None], Context(Plain(), state.length))[:, 0])
-            state.length += 1
-            return hidden
-
-        return step
+        """`decode` for one more token of every row at a time, without gradient, noise or trace..."""
+        return _stepper(self.target, self.decoder, Context(Plain(), memory=memory, state=state).at("decoder"))
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """A score for every entry of the target vocabulary."""
-        return self.output.logits(hidden)
+        return self.head.logits(hidden, self.output)
 
     def forward(
         self, source: Int[Tensor, "B S"], sight: Sight, target: Int[Tensor, "B T"], noise: Noise | None = None
@@ -89,7 +84,132 @@ class EncoderDecoder(nn.Module):
         return self.logits(self.decode(target, self.encode(source, sight, noise), noise=noise))
 
 
-def pack(model: EncoderDecoder) -> None:
+class DecoderOnly(nn.Module):
+    """A decoder by itself: it writes on from what it has read."""
+
+    def __init__(self, spec_: spec.DecoderOnly) -> None:
+        super().__init__()
+        self.spec = spec_
+        width, entries = spec_.width, spec_.vocabulary.size
+        self.target = Embedding(spec_.embedding, entries, width)
+        self.decoder = Stack(spec_.decoder, width)
+        self.output = self.target if isinstance(spec_.tie, spec.Tied) else Table(entries, width)
+        self.head = Output(spec_.output, entries, width)
+
+    def decode(
+        self,
+        target: Int[Tensor, "R T"],
+        sight: Sight,
+        state: State | None = None,
+        noise: Noise | None = None,
+        trace: Trace | None = None,
+    ) -> Float[Tensor, "R T D"]:
+        """What the decoder makes of a text so far, each position of those before it. With a state the target holds only the
+        tokens that the state has not seen."""
+        first = 0 if state is None else state.length
+        ctx = Context(sight, first, state=state, trace=trace, noise=noise).at("decoder")
+        hidden = self.decoder(self.target(target, ctx), ctx)
+        if state is not None:
+            state.length += target.shape[1]
+        return hidden
+
+    def stepper(self, sight: Sight, state: State) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:
+        """`decode` for one more token of every row at a time, without gradient, noise or trace."""
+        return _stepper(self.target, self.decoder, Context(sight, state=state).at("decoder"))
+
+    def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """A score for every entry of the vocabulary."""
+        return self.head.logits(hidden, self.output)
+
+    def forward(self, target: Int[Tensor, "B T"], sight: Sight, noise: Noise | None = None) -> Float[Tensor, "B T V"]:
+        """Logits for the token after each token."""
+        return self.logits(self.decode(target, sight, noise=noise))
+
+
+class EncoderOnly(nn.Module):
+    """An encoder by itself: it sees a whole text, and says what may stand at each place."""
+
+    def __init__(self, spec_: spec.EncoderOnly) -> None:
+        super().__init__()
+        self.spec = spec_
+        width, entries = spec_.width, spec_.vocabulary.size
+        self.source = Embedding(spec_.embedding, entries, width)
+        self.encoder = Stack(spec_.encoder, width)
+        self.output = self.source if isinstance(spec_.tie, spec.Tied) else Table(entries, width)
+        self.head = Output(spec_.output, entries, width)
+
+    def encode(
+        self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
+    ) -> Float[Tensor, "B S D"]:
+        """What the encoder makes of a text, place by place."""
+        ctx = Context(sight, noise=noise, trace=trace).at("encoder")
+        return self.encoder(self.source(source, ctx), ctx)
+
+    def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """A score for every entry of the vocabulary."""
+        return self.head.logits(hidden, self.output)
+
+    def forward(self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None) -> Float[Tensor, "B S V"]:
+        """Logits for the token at each place."""
+        return self.logits(self.encode(source, sight, noise))
+
+
+class Classifier(nn.Module):
+    """An encoder whose pooled vector tells the label of a text (Devlin et al. 2018, section 4)."""
+
+    def __init__(self, spec_: spec.Classifier) -> None:
+        super().__init__()
+        self.spec = spec_
+        width = spec_.width
+        self.source = Embedding(spec_.embedding, spec_.vocabulary.size, width)
+        self.encoder = Stack(spec_.encoder, width)
+        self.pooler = Linear(width, width)
+        self.labels = Linear(width, len(spec_.labels))
+
+    def encode(
+        self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
+    ) -> Float[Tensor, "B S D"]:
+        """What the encoder makes of a text, place by place."""
+        ctx = Context(sight, noise=noise, trace=trace).at("encoder")
+        return self.encoder(self.source(source, ctx), ctx)
+
+    def forward(self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None) -> Float[Tensor, "B L"]:
+        """Logits for every label."""
+        vector = torch.tanh(self.pooler(pooled(self.spec.pooling, self.encode(source, sight, noise), sight)))
+        if noise is not None and self.spec.dropout:
+            vector = vector * noise.mask(vector, self.spec.dropout, ("labels",))
+        return self.labels(vector)
+
+
+AnyModel = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier
+
+
+def pooled(pooling: spec.Pooling, hidden: Float[Tensor, "B S D"], sight: Sight) -> Float[Tensor, "B D"]:
+    """One vector for each text; padding has no part in it."""
+    if isinstance(pooling, spec.FirstToken):
+        return hidden[:, 0]
+    there = sight.visible(0, 1, hidden.shape[1])
+    if there is None:
+        return hidden.mean(1)
+    present = there[:, 0, 0, :, None].to(hidden.dtype)
+    return (hidden * present).sum(1) / present.sum(1).clamp(min=1)
+
+
+def _stepper(table: Embedding, decoder: Stack, ctx: Context) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:
+    """All that can be looked up is looked up now, once: a step of a small model must not drown in Python."""
+    state = ctx.state
+    assert state is not None, "a step remembers"
+    through = decoder.stepper(ctx)
+
+    def step(tokens: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
+        hidden = through(table(tokens[:, None], Context(ctx.sight, state.length))[:, 0])
+        state.length += 1
+        return hidden
+
+    return step
+
+
+def pack(model: AnyModel) -> None:
     """Lay out the weights of a finished model for use on this CPU; they must not change afterwards, and are held twice.
 
     Nothing is done where it would not help: on a GPU, in another precision than fp32, without oneDNN.
@@ -97,14 +217,34 @@ def pack(model: EncoderDecoder) -> None:
     for module in model.modules():
         if isinstance(module, Linear) and machine.packs(module.weight):
             module.packed = packed(module.weight, module.bias)
-    if machine.packs(model.output.weight):
+    if not isinstance(model, Classifier) and machine.packs(model.output.weight):
         model.output.packed = packed(model.output.weight)
 
 
-def build(spec_: spec.Model, seed: int = 0) -> EncoderDecoder:
+@overload
+def build(spec_: spec.EncoderDecoder, seed: int = 0) -> EncoderDecoder: ...
+@overload
+def build(spec_: spec.DecoderOnly, seed: int = 0) -> DecoderOnly: ...
+@overload
+def build(spec_: spec.EncoderOnly, seed: int = 0) -> EncoderOnly: ...
+@overload
+def build(spec_: spec.Classifier, seed: int = 0) -> Classifier: ...
+@overload
+def build(spec_: spec.Model, seed: int = 0) -> AnyModel: ...
+def build(spec_: spec.Model, seed: int = 0) -> AnyModel:
     """The module of a description, with initial values that are a pure function of the seed."""
     with torch.device("meta"):
-        model = EncoderDecoder(spec_)
+        match spec_:
+            case spec.EncoderDecoder():
+                model = EncoderDecoder(spec_)
+            case spec.DecoderOnly():
+                model = DecoderOnly(spec_)
+            case spec.EncoderOnly():
+                model = EncoderOnly(spec_)
+            case spec.Classifier():
+                model = Classifier(spec_)
     model = model.to_empty(device="cpu")
-    initialise(model, seed)
+    if isinstance(model, EncoderDecoder):
+        model.tie()  # which no module survives that is moved away from "meta"
+    initialise(model, spec_.initial, seed)
     return model

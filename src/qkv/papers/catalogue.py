@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qkv.error import unknown
-from qkv.papers import transformer
+from qkv.papers import bart, bert, gpt, t5, transformer
 from qkv.spec.data import AtMost
-from qkv.spec.model import EncoderDecoder, Vocabulary
-from qkv.spec.run import Batching, Checkpoints, Cosine, Noam, Schedule
+from qkv.spec.model import Model, Vocabulary
+from qkv.spec.run import Adam, Batching, Checkpoints, Clip, Cosine, Noam, NoClip, Schedule
 
 
 @dataclass(frozen=True)
@@ -19,25 +19,54 @@ class Practice:
     schedule: Schedule = Noam()
     batching: Batching = Batching()
     checkpoints: Checkpoints = Checkpoints()
+    optimiser: Adam = Adam()
+    clip: NoClip | Clip = NoClip()
+    smoothing: float = 0.1
+    longest: int = 256
 
 
 @dataclass(frozen=True)
 class Entry:
     """A named model."""
 
-    make: Callable[[Vocabulary], EncoderDecoder]
+    make: Callable[[Vocabulary], Model]
     paper: str
     practice: Practice = Practice()
 
 
 # an hour on a laptop is some thousand steps: the paper's 4000 of warm-up would be most of them
 AN_HOUR = Practice(Cosine(peak=0.003, warmup=500), Batching(2048), Checkpoints(every=250, keep=6, average=AtMost(6)))
+DECAYED = Adam(beta2=0.95, epsilon=1e-8, decay=0.1)
+
+
+def _language(peak: float, longest: int, tokens: int, warmup: int = 200) -> Practice:
+    """How language models are trained: no smoothing, weight decay, clipped gradients, a cosine over the run."""
+    return Practice(Cosine(peak=peak, warmup=warmup, last=0.1), Batching(tokens), Checkpoints(), DECAYED, Clip(1.0), 0.0, longest)
+
 
 CATALOGUE: dict[str, Entry] = {
     "transformer-tiny": Entry(transformer.transformer_tiny, "after Wu et al. 2021", AN_HOUR),
     "transformer-small": Entry(transformer.transformer_small, "after Vaswani et al. 2017"),
     "transformer-base": Entry(transformer.transformer_base, "Vaswani et al. 2017"),
     "transformer-big": Entry(transformer.transformer_big, "Vaswani et al. 2017"),
+    "gpt-tiny": Entry(gpt.gpt_tiny, "after Radford et al. 2019", _language(0.002, 256, 2048)),
+    "gpt-mini": Entry(gpt.gpt_mini, "after Radford et al. 2019", _language(0.001, 256, 4096)),
+    "gpt2-small": Entry(gpt.gpt2_small, "Radford et al. 2019", _language(0.0006, 1024, 16384, 2000)),
+    "gpt2-medium": Entry(gpt.gpt2_medium, "Radford et al. 2019", _language(0.0003, 1024, 16384, 2000)),
+    "gpt2-large": Entry(gpt.gpt2_large, "Radford et al. 2019", _language(0.00025, 1024, 16384, 2000)),
+    "gpt2-xl": Entry(gpt.gpt2_xl, "Radford et al. 2019", _language(0.0002, 1024, 16384, 2000)),
+    "bert-tiny": Entry(bert.bert_tiny, "Turc et al. 2019", _language(0.001, 128, 4096)),
+    "bert-mini": Entry(bert.bert_mini, "Turc et al. 2019", _language(0.001, 128, 4096)),
+    "bert-small": Entry(bert.bert_small, "Turc et al. 2019", _language(0.0005, 128, 8192, 1000)),
+    "bert-base": Entry(bert.bert_base, "Devlin et al. 2018", _language(0.0001, 512, 16384, 10000)),
+    "bert-large": Entry(bert.bert_large, "Devlin et al. 2018", _language(0.0001, 512, 16384, 10000)),
+    "t5-tiny": Entry(t5.t5_tiny, "after Raffel et al. 2019", AN_HOUR),
+    "t5-small": Entry(t5.t5_small, "Raffel et al. 2019"),
+    "t5-base": Entry(t5.t5_base, "Raffel et al. 2019"),
+    "t5-large": Entry(t5.t5_large, "Raffel et al. 2019"),
+    "bart-tiny": Entry(bart.bart_tiny, "after Lewis et al. 2019", _language(0.001, 256, 2048)),
+    "bart-base": Entry(bart.bart_base, "Lewis et al. 2019", _language(0.0003, 512, 16384, 2000)),
+    "bart-large": Entry(bart.bart_large, "Lewis et al. 2019", _language(0.0003, 512, 16384, 2000)),
 }
 
 
@@ -48,6 +77,6 @@ def entry(name: str) -> Entry:
     return CATALOGUE[name]
 
 
-def named(name: str, vocabulary: Vocabulary) -> EncoderDecoder:
+def named(name: str, vocabulary: Vocabulary) -> Model:
     """The model of that name for a vocabulary. Raises QkvError with the nearest name if there is none."""
     return entry(name).make(vocabulary)

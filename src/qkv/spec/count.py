@@ -5,45 +5,127 @@ A multiply-add is two operations; norms, activations, softmax and sums are not c
 
 from __future__ import annotations
 
-from qkv.spec.model import AllThree, EncoderDecoder, TargetAndOutput, Untied
-from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, Stack, Sublayer
+from qkv.spec.model import (
+    AllThree,
+    Classifier,
+    DecoderOnly,
+    Embedding,
+    EncoderDecoder,
+    EncoderOnly,
+    Model,
+    Normed,
+    Output,
+    SourceAndTarget,
+    TargetAndOutput,
+    Tied,
+    Transform,
+    Untied,
+)
+from qkv.spec.part import (
+    Attention,
+    Block,
+    FeedForward,
+    LayerNorm,
+    MemoryAttention,
+    Norm,
+    PreNorm,
+    Stack,
+    Sublayer,
+    head_width,
+    kv_heads,
+)
+from qkv.spec.position import Learned, Relative
 
 
-def parameters(model: EncoderDecoder) -> int:
+def parameters(model: Model) -> int:
     """Trained numbers, tied matrices once."""
+    width = model.width
+    stacks = sum(_stack_parameters(stack, width) for stack in stacks_of(model))
+    if isinstance(model, Classifier):
+        head = _linear(width, width, True) + _linear(width, len(model.labels), True)
+        return model.vocabulary.size * width + _beside_tokens(model.embedding, width) + stacks + head
+    tables = 2 if isinstance(model, EncoderDecoder) else 1
+    output = _output_parameters(model.output, width, model.vocabulary.target)
+    return _rows(model) * width + tables * _beside_tokens(model.embedding, width) + stacks + output
+
+
+def stacks_of(model: Model) -> tuple[Stack, ...]:
+    """The encoder, the decoder, or both."""
+    match model:
+        case EncoderDecoder(encoder=encoder, decoder=decoder):
+            return encoder, decoder
+        case DecoderOnly(decoder=decoder):
+            return (decoder,)
+        case EncoderOnly(encoder=encoder) | Classifier(encoder=encoder):
+            return (encoder,)
+
+
+def flops(model: Model, length: int = 32) -> int:
+    """Operations of one forward pass over one token, in a text `length` tokens long; with two sides, over one source and one
+    target token in a pair of sentences of that length each."""
+    width = model.width
+    blocks = sum(
+        _sublayer_flops(s, width, length) for stack in stacks_of(model) for block in stack.tiled() for s in block.sublayers
+    )
+    if isinstance(model, Classifier):
+        return blocks
+    transform = 2 * width * width if isinstance(model.output.transform, Transform) else 0
+    return blocks + transform + 2 * width * model.vocabulary.target
+
+
+def cache_bytes(model: Model, length: int = 32, bytes_per_number: int = 4) -> int:
+    """What decoding one hypothesis of `length` tokens remembers, its share of the memory of a source of equal length among it;
+    nothing where nothing is decoded."""
+    if not isinstance(model, EncoderDecoder | DecoderOnly):
+        return 0
+    numbers = 0
+    for sublayer in (s for block in model.decoder.tiled() for s in block.sublayers):
+        if isinstance(sublayer, Attention):
+            numbers += 2 * kv_heads(sublayer) * head_width(sublayer, model.width)
+        elif isinstance(sublayer, MemoryAttention):
+            numbers += 2 * sublayer.heads * head_width(sublayer, model.width)
+    return numbers * length * bytes_per_number
+
+
+def _rows(model: EncoderDecoder | DecoderOnly | EncoderOnly) -> int:
+    """The rows of all matrices that have a row for each entry of a vocabulary."""
     source, target = model.vocabulary.source, model.vocabulary.target
     match model.tie:
-        case AllThree():
-            rows = target
+        case AllThree() | Tied():
+            return target
+        case SourceAndTarget():
+            return 2 * target
         case TargetAndOutput():
-            rows = source + target
+            return source + target
         case Untied():
-            rows = source + 2 * target
-    return rows * model.width + sum(_stack_parameters(stack, model.width) for stack in (model.encoder, model.decoder))
+            return (source if isinstance(model, EncoderDecoder) else 0) + 2 * target
 
 
-def flops(model: EncoderDecoder, length: int = 32) -> int:
-    """Operations of one forward pass over one source and one target token, in a pair of sentences `length` tokens long each."""
-
-    def stack_flops(stack: Stack) -> int:
-        return sum(_sublayer_flops(s, model.width, length) for block in stack.tiled() for s in block.sublayers)
-
-    return stack_flops(model.encoder) + stack_flops(model.decoder) + 2 * model.width * model.vocabulary.target
+def _beside_tokens(embedding: Embedding, width: int) -> int:
+    """What an embedding has besides a vector for each token."""
+    places = embedding.position.longest if isinstance(embedding.position, Learned) else 0
+    norm = 2 * width if isinstance(embedding.norm, Normed) else 0
+    return (places + embedding.segments) * width + norm
 
 
-def cache_bytes(model: EncoderDecoder, length: int = 32, bytes_per_number: int = 4) -> int:
-    """What decoding one hypothesis of `length` tokens remembers, its share of the memory of a source of equal length among it."""
-    attentions = sum(isinstance(s, Attention | MemoryAttention) for block in model.decoder.tiled() for s in block.sublayers)
-    return attentions * 2 * model.width * length * bytes_per_number
+def _output_parameters(output: Output, width: int, entries: int) -> int:
+    transform = _linear(width, width, True) + 2 * width if isinstance(output.transform, Transform) else 0
+    return transform + (entries if output.offset else 0)
 
 
 def _stack_parameters(stack: Stack, width: int) -> int:
     total = sum(_block_parameters(block, width) for block in stack.tiled())
-    return total + (2 * width if isinstance(stack.tiled()[-1].norm, PreNorm) else 0)
+    last = stack.tiled()[-1].norm
+    total += _norm_parameters(last, width) if isinstance(last, PreNorm) else 0
+    return total + (stack.bias.buckets * stack.heads().pop() if isinstance(stack.bias, Relative) else 0)
+
+
+def _norm_parameters(norm: Norm, width: int) -> int:
+    return 2 * width if isinstance(norm.by, LayerNorm) else width
 
 
 def _block_parameters(block: Block, width: int) -> int:
-    return sum(_sublayer_parameters(s, width) + 2 * width for s in block.sublayers)
+    return sum(_sublayer_parameters(s, width) + _norm_parameters(block.norm, width) for s in block.sublayers)
 
 
 def _linear(inputs: int, outputs: int, offset: bool) -> int:
@@ -52,15 +134,21 @@ def _linear(inputs: int, outputs: int, offset: bool) -> int:
 
 def _sublayer_parameters(sublayer: Sublayer, width: int) -> int:
     match sublayer:
-        case Attention(offset=offset) | MemoryAttention(offset=offset):
-            return 4 * _linear(width, width, offset)
-        case FeedForward(hidden=hidden):
-            return _linear(width, hidden, True) + _linear(hidden, width, True)
+        case Attention(offset=offset):
+            wide, served = sublayer.heads * head_width(sublayer, width), kv_heads(sublayer) * head_width(sublayer, width)
+            return _linear(width, wide + 2 * served, offset) + _linear(wide, width, offset)
+        case MemoryAttention(offset=offset):
+            wide = sublayer.heads * head_width(sublayer, width)
+            return 3 * _linear(width, wide, offset) + _linear(wide, width, offset)
+        case FeedForward(hidden=hidden, offset=offset, gated=gated):
+            return (2 if gated else 1) * _linear(width, hidden, offset) + _linear(hidden, width, offset)
 
 
 def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:
     match sublayer:
         case Attention() | MemoryAttention():
-            return 2 * 4 * width * width + 2 * 2 * length * width
-        case FeedForward(hidden=hidden):
-            return 2 * 2 * width * hidden
+            wide = sublayer.heads * head_width(sublayer, width)
+            served = kv_heads(sublayer) * head_width(sublayer, width) if isinstance(sublayer, Attention) else wide
+            return 2 * width * (2 * wide + 2 * served) + 2 * 2 * length * wide
+        case FeedForward(hidden=hidden, gated=gated):
+            return 2 * (3 if gated else 2) * width * hidden

@@ -45,14 +45,18 @@ class Tokenizer:
     """How text is cut into pieces.
 
     The kind is one of: "bpe", merges of frequent pairs (Sennrich et al. 2016); "unigram", the most probable pieces (Kudo 2018);
-    "bytes", merges of bytes, to which no text is unknown; "characters". A joint tokenizer is one for both sides.
+    "bytes", merges of bytes, to which no text is unknown; "characters". A joint tokenizer is one for both sides. `extra` are
+    entries that no text is cut into, such as the mask: what a model is to learn asks for them.
     """
 
     kind: str = "bpe"
     vocabulary: AtMost | Exactly = AtMost(10000)
     joint: bool = True
+    extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(set(self.extra)) < len(self.extra) or not all(isinstance(name, str) and name for name in self.extra):
+            raise QkvError(f"Tokenizer.extra must be different names, not {self.extra!r}")
         if self.kind not in KINDS:
             raise unknown("kind of tokenizer", str(self.kind), KINDS)
         if not isinstance(self.vocabulary, AtMost | Exactly):
@@ -98,8 +102,52 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """Every file is one document, with its line ends."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Every line that is not empty is a document."""
+
+
+@dataclass(frozen=True)
+class Paragraphs:
+    """Documents are parted by empty lines."""
+
+
+Documents = Whole | Lines | Paragraphs
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Text in one language, in plain or compressed files, and what in it is a document: no document sees another."""
+
+    files: tuple[str, ...]
+    documents: Documents = Whole()
+
+    def __post_init__(self) -> None:
+        _names(self, "files", self.files)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with a label each, in tables: .tsv or .jsonl, also .gz; the two fields name the text and the label, as in `Pairs`."""
+
+    files: tuple[str, ...]
+    fields: tuple[str, str]
+
+    def __post_init__(self) -> None:
+        _names(self, "files", self.files)
+        _names(self, "fields", self.fields)
+        if len(self.fields) != 2 or self.fields[0] == self.fields[1]:
+            raise QkvError(f"Labelled.fields must be two different fields, the text and the label, not {self.fields!r}")
+
+
+@dataclass(frozen=True)
 class HeldOut:
-    """No validation text was given: this share of the training pairs is held out for it, at least one pair."""
+    """No validation text was given: this share of the training text is held out for it; of pairs, labelled texts and documents at
+    least one, and of a text that is one document its last lines."""
 
     share: float = 0.01
 

@@ -6,17 +6,84 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError
-from qkv.spec.part import Attention, MemoryAttention, Stack
+from qkv.spec.part import Activation, Attention, MemoryAttention, Stack, head_width
 from qkv.spec.position import Position, Sinusoid
 
 
 @dataclass(frozen=True)
+class NoNorm:
+    """Vectors as they are."""
+
+
+@dataclass(frozen=True)
+class Normed:
+    """A layer norm."""
+
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
 class Embedding:
-    """Token vectors: times sqrt(width) if scaled, plus positions, then dropout (Vaswani et al. 2017, sections 3.4 and 5.4)."""
+    """Token vectors: times sqrt(width) if scaled, plus positions, then norm, then dropout (Vaswani et al. 2017, sections 3.4 and
+    5.4; the norm is BERT's and BART's).
+
+    `segments` is the number of vectors that say which part of the input a token belongs to (Devlin et al. 2018, section 3); all
+    tokens belong to the first part unless something else is said.
+    """
 
     position: Position = Sinusoid()
     scale: bool = True
     dropout: float = 0.0
+    norm: NoNorm | Normed = NoNorm()
+    segments: int = 0
+
+
+@dataclass(frozen=True)
+class Straight:
+    """The vectors of the last block as they are."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """norm(activation(linear(x))): what BERT does to a vector before it is compared with every word."""
+
+    activation: Activation
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Output:
+    """From the vectors of the last block to a score for every entry of the vocabulary.
+
+    Scaled, the scores are multiplied by width^-0.5 (T5, whose embedding is not scaled); `offset` is a number for each entry.
+    """
+
+    transform: Straight | Transform = Straight()
+    scaled: bool = False
+    offset: bool = False
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """Xavier uniform maps, embeddings of deviation width^-0.5, as in the released code of Vaswani et al. 2017."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Everything normal with one deviation; maps back onto the residual stream are divided by sqrt(their number) if they shrink
+    (Radford et al. 2019, GPT-2, section 2.3; BERT without shrinking)."""
+
+    deviation: float = 0.02
+    shrink: bool = True
+
+
+@dataclass(frozen=True)
+class FanIn:
+    """Maps of deviation (number of inputs)^-0.5, embeddings of deviation 1, and queries that make up for scores without a scale
+    (Raffel et al. 2019, T5, as released)."""
+
+
+Initial = Glorot | Normal | FanIn
 
 
 @dataclass(frozen=True)
@@ -25,21 +92,31 @@ class AllThree:
 
 
 @dataclass(frozen=True)
+class SourceAndTarget:
+    """Source and target embedding are one matrix, the output map has its own; both sides share one vocabulary."""
+
+
+@dataclass(frozen=True)
 class TargetAndOutput:
     """Target embedding and output map are one matrix; the source has its own."""
 
 
 @dataclass(frozen=True)
+class Tied:
+    """Embedding and output map are one matrix, in a model with one side."""
+
+
+@dataclass(frozen=True)
 class Untied:
-    """Source embedding, target embedding and output map are three matrices."""
+    """Embeddings and output map are matrices of their own."""
 
 
-Tie = AllThree | TargetAndOutput | Untied
+Tie = AllThree | SourceAndTarget | TargetAndOutput | Untied
 
 
 @dataclass(frozen=True)
 class Joint:
-    """One vocabulary for both sides; the four special symbols count among its entries."""
+    """One vocabulary, for both sides where there are two; special symbols count among its entries."""
 
     size: int
 
@@ -57,7 +134,7 @@ class Joint:
 
 @dataclass(frozen=True)
 class Separate:
-    """A vocabulary for each side; the four special symbols count among the entries of both."""
+    """A vocabulary for each side; the special symbols count among the entries of both."""
 
     source: int
     target: int
@@ -74,6 +151,17 @@ def _more_than_specials(size: int) -> None:
         raise QkvError(f"a vocabulary needs the four special symbols and at least one entry more, not {size}")
 
 
+def _refuse(stack: Stack, width: int, place: str, memory: bool, future: bool) -> None:
+    """Raises QkvError where heads cannot share the width, or a sublayer sees what is not there."""
+    for sublayer in (s for block in stack.blocks for s in block.sublayers):
+        if isinstance(sublayer, Attention | MemoryAttention):
+            head_width(sublayer, width)
+        if isinstance(sublayer, MemoryAttention) and not memory:
+            raise QkvError(f"MemoryAttention stands in the {place}, where there is no memory")
+        if isinstance(sublayer, Attention) and not future and sublayer.pattern.allows(0, 1):
+            raise QkvError(f"{sublayer.pattern} sees the future, in a decoder that is to predict it: use Causal()")
+
+
 @dataclass(frozen=True)
 class EncoderDecoder:
     """An encoder that reads the source and a decoder that writes the target, attending to the encoder's memory."""
@@ -84,19 +172,82 @@ class EncoderDecoder:
     encoder: Stack
     decoder: Stack
     tie: Tie = AllThree()
+    output: Output = Output()
+    initial: Initial = Glorot()
 
     def __post_init__(self) -> None:
-        if isinstance(self.tie, AllThree) and not isinstance(self.vocabulary, Joint):
+        if isinstance(self.tie, AllThree | SourceAndTarget) and not isinstance(self.vocabulary, Joint):
             raise QkvError(
-                f"AllThree() ties both sides to one vocabulary, but there is one for each: {self.vocabulary}; use "
-                f"TargetAndOutput()"
+                f"{type(self.tie).__name__}() ties both sides to one vocabulary, but there is one for each: {self.vocabulary}; "
+                f"use TargetAndOutput()"
             )
-        for block in (*self.encoder.blocks, *self.decoder.blocks):
-            for sublayer in block.sublayers:
-                if isinstance(sublayer, Attention | MemoryAttention) and self.width % sublayer.heads:
-                    raise QkvError(f"a width of {self.width} cannot be shared by {sublayer.heads} heads")
-        if any(isinstance(s, MemoryAttention) for block in self.encoder.blocks for s in block.sublayers):
-            raise QkvError("MemoryAttention stands in the encoder, where there is no memory yet")
+        _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
+        _refuse(self.decoder, self.width, "decoder", memory=True, future=False)
 
 
-Model = EncoderDecoder
+@dataclass(frozen=True)
+class DecoderOnly:
+    """A decoder without an encoder: it writes on from what it has read (GPT)."""
+
+    vocabulary: Joint
+    width: int
+    embedding: Embedding
+    decoder: Stack
+    tie: Tied | Untied = Tied()
+    output: Output = Output()
+    initial: Initial = Normal()
+
+    def __post_init__(self) -> None:
+        _refuse(self.decoder, self.width, "decoder of a model without an encoder", memory=False, future=False)
+
+
+@dataclass(frozen=True)
+class EncoderOnly:
+    """An encoder without a decoder: it sees a whole text and fills in what is masked (BERT)."""
+
+    vocabulary: Joint
+    width: int
+    embedding: Embedding
+    encoder: Stack
+    tie: Tied | Untied = Tied()
+    output: Output = Output()
+    initial: Initial = Normal(shrink=False)
+
+    def __post_init__(self) -> None:
+        _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """A text is the vector of its first token."""
+
+
+@dataclass(frozen=True)
+class MeanToken:
+    """A text is the mean of the vectors of its tokens."""
+
+
+Pooling = FirstToken | MeanToken
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An encoder whose pooled vector tells a text's label: linear(dropout(tanh(linear(pooled)))) (Devlin et al. 2018, section
+    4)."""
+
+    vocabulary: Joint
+    width: int
+    embedding: Embedding
+    encoder: Stack
+    labels: tuple[str, ...]
+    pooling: Pooling = MeanToken()
+    dropout: float = 0.1
+    initial: Initial = Normal(shrink=False)
+
+    def __post_init__(self) -> None:
+        _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise QkvError(f"a classifier needs at least two labels, all different, not {self.labels!r}")
+
+
+Model = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from qkv.error import QkvError
 from qkv.spec.pattern import Full, Pattern
+from qkv.spec.position import ALiBi, NoBias, NoRotation, Relative, Rotary, Rotation
+from qkv.spec.score import ScaledDot, Score
 
 
 def _positive(owner: object, *names: str) -> None:
@@ -24,10 +26,39 @@ class ReLU:
 
 
 @dataclass(frozen=True)
+class GELU:
+    """x times the probability that a standard normal variable is below x (Hendrycks and Gimpel 2016)."""
+
+
+@dataclass(frozen=True)
+class TanhGELU:
+    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the same paper's approximation, which GPT-2 uses."""
+
+
+@dataclass(frozen=True)
+class Swish:
+    """x / (1 + e^-x) (Ramachandran et al. 2017); also called SiLU."""
+
+
+Activation = ReLU | GELU | TanhGELU | Swish
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """(x - mean) / deviation x scale + offset (Ba et al. 2016)."""
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """x / root of its mean square x scale (Zhang and Sennrich 2019; T5)."""
+
+
+@dataclass(frozen=True)
 class PostNorm:
     """x = norm(x + sublayer(x)): the norm of Vaswani et al. 2017, section 3.1."""
 
     epsilon: float = 1e-5
+    by: LayerNorm | RMSNorm = LayerNorm()
 
 
 @dataclass(frozen=True)
@@ -35,21 +66,44 @@ class PreNorm:
     """x = x + sublayer(norm(x)); a stack of such blocks ends with one more norm (Xiong et al. 2020)."""
 
     epsilon: float = 1e-5
+    by: LayerNorm | RMSNorm = LayerNorm()
 
 
 Norm = PostNorm | PreNorm
 
 
 @dataclass(frozen=True)
+class Even:
+    """The heads share the width of the model evenly."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """Every head has keys and values of its own."""
+
+
+@dataclass(frozen=True)
 class Attention:
-    """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2.2); a head is width / heads wide."""
+    """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2.2).
+
+    `kv_heads` fewer than `heads` serve several heads each with keys and values (Ainslie et al. 2023).
+    """
 
     heads: int
     pattern: Pattern = Full()
     offset: bool = False
+    head_width: int | Even = Even()
+    kv_heads: int | Own = Own()
+    score: Score = ScaledDot()
+    rotate: Rotation = NoRotation()
+    bias: NoBias | ALiBi = NoBias()
 
     def __post_init__(self) -> None:
-        _positive(self, "heads")
+        _positive(
+            self, "heads", *(name for name in ("head_width", "kv_heads") if not isinstance(getattr(self, name), Even | Own))
+        )
+        if not isinstance(self.kv_heads, Own) and self.heads % self.kv_heads:
+            raise QkvError(f"{self.kv_heads} heads of keys and values cannot serve {self.heads} heads evenly")
 
 
 @dataclass(frozen=True)
@@ -58,17 +112,40 @@ class MemoryAttention:
 
     heads: int
     offset: bool = False
+    head_width: int | Even = Even()
+    score: Score = ScaledDot()
 
     def __post_init__(self) -> None:
-        _positive(self, "heads")
+        _positive(self, "heads", *(["head_width"] if not isinstance(self.head_width, Even) else []))
+
+
+def head_width(attention: Attention | MemoryAttention, width: int) -> int:
+    """How wide a head is in a model of some width. Raises QkvError where the heads cannot share it, or cannot be turned."""
+    if not isinstance(attention.head_width, Even):
+        wide = attention.head_width
+    elif width % attention.heads:
+        raise QkvError(f"a width of {width} cannot be shared by {attention.heads} heads")
+    else:
+        wide = width // attention.heads
+    if isinstance(attention, Attention) and isinstance(attention.rotate, Rotary) and wide % 2:
+        raise QkvError(f"Rotary() turns pairs of channels, but a head has {wide}")
+    return wide
+
+
+def kv_heads(attention: Attention) -> int:
+    """How many heads of keys and values there are."""
+    return attention.heads if isinstance(attention.kv_heads, Own) else attention.kv_heads
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Two linear maps with offsets and an activation between (Vaswani et al. 2017, section 3.3, equation 2)."""
+    """Two linear maps and an activation between (Vaswani et al. 2017, section 3.3, equation 2); gated, the activated half is
+    multiplied by the result of a third map (Shazeer 2020)."""
 
     hidden: int
-    activation: ReLU = ReLU()
+    activation: Activation = ReLU()
+    offset: bool = True
+    gated: bool = False
 
     def __post_init__(self) -> None:
         _positive(self, "hidden")
@@ -97,18 +174,29 @@ class Block:
 
 @dataclass(frozen=True, init=False)
 class Stack:
-    """Blocks one upon the other with weights of their own; the given blocks are tiled over the depth."""
+    """Blocks one upon the other with weights of their own; the given blocks are tiled over the depth.
+
+    What all of them share is said here: the `bias` that they add to the scores of their attention.
+    """
 
     blocks: tuple[Block, ...]
     depth: int
+    bias: NoBias | Relative
 
-    def __init__(self, *blocks: Block, depth: int) -> None:
+    def __init__(self, *blocks: Block, depth: int, bias: NoBias | Relative = NoBias()) -> None:
         if not blocks:
             raise QkvError("a Stack needs at least one Block")
         object.__setattr__(self, "blocks", tuple(blocks))
         object.__setattr__(self, "depth", depth)
+        object.__setattr__(self, "bias", bias)
         _positive(self, "depth")
+        if not isinstance(bias, NoBias) and len(self.heads()) != 1:
+            raise QkvError(f"blocks that share {bias} need equally many heads each, not {sorted(self.heads())}")
 
     def tiled(self) -> tuple[Block, ...]:
         """The blocks as they stand, from the lowest to the highest, `depth` of them."""
         return tuple(self.blocks[level % len(self.blocks)] for level in range(self.depth))
+
+    def heads(self) -> set[int]:
+        """The numbers of heads that self-attention has in these blocks."""
+        return {s.heads for block in self.blocks for s in block.sublayers if isinstance(s, Attention)}

@@ -11,9 +11,9 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from qkv.error import QkvError, unknown
-from qkv.spec import data, model, part, pattern, position, run
+from qkv.spec import data, model, objective, part, pattern, position, run, score
 
-_MODULES = (part, pattern, position, model, data, run)
+_MODULES = (part, pattern, position, score, model, data, objective, run)
 VALUES: dict[str, type] = {
     name: value
     for module in _MODULES
@@ -67,57 +67,62 @@ def change(value: Any, setting: str) -> Any:
         raise QkvError(f"a change is written as place=value, not {setting!r}")
     steps = path.strip().split(".")
     if steps[0] != "*":
-        return _put(value, steps, parse(text.strip()), path)
+        return _put(value, steps, parse(text.strip()), path, type(value))
     if len(steps) != 2:
         raise QkvError(f"{path}: a star stands before one name, as in *.dropout")
-    changed, places = _put_everywhere(value, steps[1], parse(text.strip()), path)
+    refused: list[QkvError] = []
+    changed, places = _put_everywhere(value, steps[1], parse(text.strip()), path, refused)
     if not places:
-        raise QkvError(f"{path}: no place is named {steps[1]!r}")
+        raise refused[0] if refused else QkvError(f"{path}: no place is named {steps[1]!r}")
     return changed
 
 
-def _put_everywhere(value: Any, name: str, new: Any, whole: str) -> tuple[Any, int]:
-    """The value with every field of this name changed, and how many there are."""
+def _put_everywhere(value: Any, name: str, new: Any, whole: str, refused: list[QkvError]) -> tuple[Any, int]:
+    """The value with every field of this name that takes such a value changed, and how many there are; a block's norm and an
+    embedding's are of two kinds, and a star means those that fit."""
     if isinstance(value, tuple):
-        items = [_put_everywhere(item, name, new, whole) for item in value]
+        items = [_put_everywhere(item, name, new, whole, refused) for item in value]
         return tuple(item for item, _ in items), sum(count for _, count in items)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value, 0
-    fields, places = {}, 0
+    fields, places, wanted = {}, 0, get_type_hints(type(value))
     for field in dataclasses.fields(value):
-        old = getattr(value, field.name)
-        here = field.name == name
-        fields[field.name], count = (_matched(old, new, whole), 1) if here else _put_everywhere(old, name, new, whole)
+        old, count = getattr(value, field.name), 0
+        if field.name != name:
+            old, count = _put_everywhere(old, name, new, whole, refused)
+        else:
+            try:
+                old, count = _matched(old, new, whole, wanted[name]), 1
+            except QkvError as error:
+                refused.append(error)
+        fields[field.name] = old
         places += count
     return _construct(type(value).__name__, fields), places
 
 
-def _put(value: Any, path: list[str], new: Any, whole: str) -> Any:
+def _put(value: Any, path: list[str], new: Any, whole: str, wanted: Any) -> Any:
     if not path:
-        return _matched(value, new, whole)
+        return _matched(value, new, whole, wanted)
     step, rest = path[0], path[1:]
     if isinstance(value, tuple):
         if not step.isdigit() or int(step) >= len(value):
             raise QkvError(f"{whole}: {step!r} is not one of the places 0 to {len(value) - 1}")
-        return tuple(_put(item, rest, new, whole) if i == int(step) else item for i, item in enumerate(value))
+        of_items = get_args(wanted)[0]
+        return tuple(_put(item, rest, new, whole, of_items) if i == int(step) else item for i, item in enumerate(value))
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise QkvError(f"{whole}: there is nothing named {step!r} inside {value!r}")
     fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if step not in fields:
         raise unknown(f"place in {whole!r}: {type(value).__name__} has no", step, fields)
-    fields[step] = _put(fields[step], rest, new, whole)
+    fields[step] = _put(fields[step], rest, new, whole, get_type_hints(type(value))[step])
     return _construct(type(value).__name__, fields)
 
 
-def _matched(old: Any, new: Any, whole: str) -> Any:
-    """The new value, if it is of the kind of the old one."""
-    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
-        return float(new)
-    plain = (bool, int, float, str)
-    fits = type(new) is type(old) if isinstance(old, plain) or isinstance(new, plain) else True
-    if not fits:
+def _matched(old: Any, new: Any, whole: str, wanted: Any) -> Any:
+    """The new value, if it is of the kind that is wanted there."""
+    if not _fits(new, wanted):
         raise QkvError(f"{whole} is {old!r}; {new!r} cannot take its place")
-    return new
+    return float(new) if isinstance(old, float) and isinstance(new, int) else new
 
 
 def _construct(name: str, fields: dict[str, Any]) -> Any:

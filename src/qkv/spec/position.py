@@ -1,8 +1,10 @@
-"""Where a token stands, said at the place where it acts."""
+"""Where a token stands, said at the place where it acts: added to the embedding, turning queries and keys, or added to scores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from qkv.error import QkvError
 
 
 @dataclass(frozen=True)
@@ -12,4 +14,71 @@ class Sinusoid:
     base: float = 10000.0
 
 
-Position = Sinusoid
+@dataclass(frozen=True)
+class Learned:
+    """A trained vector for each of `longest` places, added to the embedding (Vaswani et al. 2017, table 3, row E; GPT, BERT)."""
+
+    longest: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.longest, int) or isinstance(self.longest, bool) or self.longest < 1:
+            raise QkvError(f"Learned.longest must be a whole number of at least 1, not {self.longest!r}")
+
+
+@dataclass(frozen=True)
+class NoPosition:
+    """The embedding says nothing of where a token stands."""
+
+
+Position = Sinusoid | Learned | NoPosition
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Queries and keys are turned by an angle that grows with their place, so that a score depends on the distance alone (Su et
+    al. 2021, RoFormer, equation 34).
+
+    Channel c is paired with channel c + head_width/2, where the paper pairs neighbours: the same but for an order of channels.
+    """
+
+    base: float = 10000.0
+
+
+@dataclass(frozen=True)
+class NoRotation:
+    """Queries and keys as they are."""
+
+
+Rotation = NoRotation | Rotary
+
+
+@dataclass(frozen=True)
+class ALiBi:
+    """A score loses slope x distance, with a slope for each head from a geometric series (Press et al. 2021, section 3).
+
+    For a two-sided pattern the distance is |i - j|.
+    """
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A trained number for each head and each bucket of distances, shared by all blocks of a stack (Raffel et al. 2019, T5,
+    section 2.1).
+
+    Half of the buckets are single distances, the others grow in a geometric series up to `farthest`. Two-sided, half of all
+    buckets are for keys that lie after the query; else such keys count as if they stood where the query does.
+    """
+
+    buckets: int = 32
+    farthest: int = 128
+    two_sided: bool = True
+
+    def __post_init__(self) -> None:
+        exact = self.buckets // (4 if self.two_sided else 2)
+        if exact < 1 or self.farthest <= exact:
+            raise QkvError(f"Relative needs some buckets and a distance beyond the {exact} exact ones: not {self}")
+
+
+@dataclass(frozen=True)
+class NoBias:
+    """Scores as they are."""

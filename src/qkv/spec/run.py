@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError, unknown
-from qkv.spec.data import AtMost, Exactly, Files, HeldOut, Pairs, Tokenizer
+from qkv.spec.data import AtMost, Exactly, Files, HeldOut, Labelled, Pairs, Texts, Tokenizer
+from qkv.spec.objective import Classify, Objective, Translate
 
 
 def _above(value: object, least: float, *names: str) -> None:
@@ -18,11 +19,20 @@ def _above(value: object, least: float, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Adam:
-    """Kingma and Ba 2014, with the constants of Vaswani et al. 2017, section 5.3."""
+    """Kingma and Ba 2014, with the constants of Vaswani et al. 2017, section 5.3.
+
+    `decay` is what matrices lose at every step, times the learning rate (Loshchilov and Hutter 2017); offsets and norms lose
+    nothing.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-9
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise QkvError(f"Adam.decay is a share of at least 0 and below 1, not {self.decay!r}")
 
 
 @dataclass(frozen=True)
@@ -168,8 +178,25 @@ class Checkpoints:
             raise QkvError(f"of the checkpoints kept at least one is averaged, and no more than are kept: not {self}")
 
 
+@dataclass(frozen=True)
+class Scratch:
+    """The named model with random values."""
+
+
+@dataclass(frozen=True)
+class From:
+    """The model of a finished run, as far as the objective can use it: all of it, or its encoder; its tokenizers come with it."""
+
+    run: str
+
+
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def text_of(objective: Objective) -> tuple[type, ...]:
+    """The kinds of text that an objective learns from."""
+    return (Files, Pairs) if isinstance(objective, Translate) else (Labelled,) if isinstance(objective, Classify) else (Texts,)
 
 
 @dataclass(frozen=True)
@@ -177,8 +204,10 @@ class Run:
     """One training run."""
 
     model: str
-    train: Files | Pairs
-    valid: Files | Pairs | HeldOut = HeldOut()
+    train: Files | Pairs | Texts | Labelled
+    valid: Files | Pairs | Texts | Labelled | HeldOut = HeldOut()
+    objective: Objective = Translate()
+    start: Scratch | From = Scratch()
     changes: tuple[str, ...] = ()
     tokenizer: Tokenizer = Tokenizer()
     longest: int = 256
@@ -206,3 +235,8 @@ class Run:
             raise QkvError(f"a seed is not negative: {self.seed}")
         if self.longest < 1:
             raise QkvError(f"the longest sentence has at least one token, not {self.longest}")
+        wanted = text_of(self.objective)
+        for text in (self.train, self.valid):
+            if not isinstance(text, (*wanted, HeldOut)):
+                kinds = " or ".join(kind.__name__ for kind in wanted)
+                raise QkvError(f"{self.objective} learns from {kinds}, not from {type(text).__name__}")

@@ -1,4 +1,4 @@
-"""How good a model is: validation loss, BLEU and chrF."""
+"""How good a model is, as numbers that others use: BLEU and chrF, perplexity, macro F1."""
 
 from __future__ import annotations
 
@@ -7,18 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from qkv.attention.sight import Padded, Plain, Sight
-from qkv.data.batch import Batch, collate, plan
-from qkv.data.sides import Corpus
-from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError, unknown
-from qkv.model.dropout import Noise
-from qkv.model.transformer import EncoderDecoder
-from qkv.train.loss import Smoothing, smoothed_cross_entropy
 
 TOKENISED, DETOKENISED = "none", "13a"
 
@@ -30,41 +22,6 @@ class Score:
     name: str
     value: float
     signature: str
-
-
-def losses(
-    model: EncoderDecoder, batch: Batch, smoothing: Smoothing, noise: Noise | None = None, precision: torch.dtype = torch.float32
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The smoothed and the plain loss of a batch, summed over its target tokens, in nats; padding is nobody's loss."""
-    hidden = model.decode(batch.target_in, model.encode(batch.source, sight(batch), noise), noise=noise)
-    if not batch.padded_target:
-        rows, truth = hidden.flatten(0, 1), batch.target_out.flatten()
-    else:
-        present = torch.arange(hidden.shape[1], device=hidden.device) < batch.target_lengths[:, None]
-        rows, truth = hidden[present], batch.target_out[present]
-    return smoothed_cross_entropy(rows.to(model.output.weight.dtype), model.output.weight, truth, smoothing, precision)
-
-
-def sight(batch: Batch) -> Sight:
-    """Which tokens of the source are there."""
-    return Padded(batch.source_lengths, blank=False) if batch.padded_source else Plain()
-
-
-def batch_of(corpus: Corpus, indices: np.ndarray) -> Batch:
-    """The batch of some pairs, with the symbols that every tokenizer here has."""
-    return collate(corpus, indices, Tokenizer.pad, Tokenizer.bos, Tokenizer.eos)
-
-
-@torch.no_grad()
-def validation_loss(model: EncoderDecoder, corpus: Corpus, tokens: int) -> float:
-    """Nats per target token, unsmoothed, without dropout."""
-    device = model.output.weight.device
-    total, count = 0.0, 0
-    for indices in plan(corpus.source.lengths, corpus.target.lengths, tokens=tokens, seed=0, epoch=0):
-        batch = batch_of(corpus, indices).to(device)
-        total += losses(model, batch, Smoothing(0.0))[1].item()
-        count += batch.tokens
-    return total / count
 
 
 def perplexity(loss: float) -> float:
@@ -99,3 +56,18 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     metric = CHRF()
     value = metric.corpus_score(list(hypotheses), [list(references)]).score
     return Score("chrF", value, str(metric.get_signature()))
+
+
+def macro_f1(truth: Sequence[int], told: Sequence[int], labels: int) -> float:
+    """The mean of F1 over the labels that occur, in the truth or among what was told."""
+    table = confusion(truth, told, labels)
+    right, real, said = table.diagonal(), table.sum(1), table.sum(0)
+    occurring = real + said > 0
+    return float((2 * right[occurring] / (real + said)[occurring]).mean())
+
+
+def confusion(truth: Sequence[int], told: Sequence[int], labels: int) -> np.ndarray:
+    """How often each label (row) was told as each (column), (labels, labels)."""
+    table = np.zeros((labels, labels), dtype=np.int64)
+    np.add.at(table, (np.asarray(truth), np.asarray(told)), 1)
+    return table

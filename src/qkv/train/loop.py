@@ -20,24 +20,20 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from qkv import device as machine
-from qkv.data.batch import Batch, Plan, plan
-from qkv.data.corpus import Prepared
-from qkv.decode.rule import Beam
-from qkv.decode.translate import Translator
 from qkv.error import QkvFailure
 from qkv.model.dropout import Noise
-from qkv.model.transformer import EncoderDecoder, build
-from qkv.spec.model import EncoderDecoder as Spec
-from qkv.spec.run import Clip, Epochs, Minutes, Patience, Run, Steps
-from qkv.store import Stored, put_weights, weights_of
+from qkv.model.transformer import AnyModel, build
+from qkv.spec.model import Model as Spec
+from qkv.spec.run import Clip, Epochs, From, Minutes, Patience, Run, Steps
+from qkv.store import inherit, load, put_weights, weights_of
 from qkv.train import checkpoint as checkpoints
 from qkv.train.checkpoint import Checkpoint, Progress
-from qkv.train.evaluate import batch_of, bleu, losses, perplexity, refuse_unknown, validation_loss
 from qkv.train.journal import Journal
 from qkv.train.loss import Smoothing
 from qkv.train.optimiser import moments, optimiser, put_moments
 from qkv.train.run_folder import write_run
 from qkv.train.schedule import learning_rate
+from qkv.train.task import Example, Task
 
 LOG_EVERY = 20
 UNKNOWN = 2**31  # steps, while nobody knows how many there will be
@@ -70,7 +66,7 @@ class Ground:
     run: Run
     folder: Path
     spec: Spec
-    prepared: Prepared
+    task: Task
     where: machine.Device
 
 
@@ -79,12 +75,10 @@ class Loop:
 
     def __init__(self, ground: Ground, journal: Journal, watch: Watch) -> None:
         self.ground, self.run, self.journal, self.watch = ground, ground.run, journal, watch
-        self.model = build(ground.spec, self.run.seed).to(ground.where.device)
+        self.model = _begun(ground).to(ground.where.device)
         self.adam = optimiser(self.run.optimiser, self.model)
         self.progress = Progress(build=machine.build_of_machine())
-        self.plan = self._plan(0)
-        refuse_unknown(self.run.evaluation.tokenise)
-        self._valid_pairs = ground.prepared.valid_pairs()
+        self.plan = ground.task.plan(0)
         self._began = time.monotonic()
         self._spoke = (0, self._began)  # tokens then, and when: of the last speed told
         self._evaluation_seconds = 0.0
@@ -108,7 +102,7 @@ class Loop:
                 f"is the same, bits may differ"
             )
         self.progress = replace(saved.progress, build=own, steps=saved.progress.steps or self.progress.steps)
-        self.plan = self._plan(self.progress.epoch)
+        self.plan = self.ground.task.plan(self.progress.epoch)
         self._spoke = (self.progress.tokens, time.monotonic())
         self.journal.cut(self.progress.journal)
 
@@ -167,7 +161,7 @@ class Loop:
         unknown = isinstance(budget, Minutes) and (not budget.steps or step <= budget.since)
         return UNKNOWN if unknown else self.progress.steps
 
-    def _gradients(self, batches: list[Batch], tokens: int, step: int) -> float:
+    def _gradients(self, batches: list[Example], tokens: int, step: int) -> float:
         """Set the gradient of the mean loss per token over all batches; give back the sum of their plain losses."""
         self.adam.zero_grad(set_to_none=True)
         where = self.ground.where
@@ -175,25 +169,21 @@ class Loop:
         for place, batch in enumerate(batches):
             noise = Noise(self.run.seed, step * len(batches) + place)
             with torch.autocast(where.device.type, where.precision, enabled=where.precision != torch.float32):
-                smoothed, plain = losses(self.model, batch, Smoothing(self.run.smoothing), noise, where.precision)
+                smoothed, plain = self.ground.task.losses(
+                    self.model, batch, Smoothing(self.run.smoothing), noise, where.precision
+                )
             (smoothed / tokens).backward()
             total += plain
         return total.item()
 
-    def _next_batch(self) -> Batch:
+    def _next_batch(self) -> Example:
         progress = self.progress
         if progress.batch >= len(self.plan):
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            self.plan = self._plan(progress.epoch)
-        batch = batch_of(self.ground.prepared.train, self.plan[progress.batch])
+            self.plan = self.ground.task.plan(progress.epoch)
+        batch = self.ground.task.batch(self.plan, progress.batch, progress.epoch)
         progress.batch += 1
         return batch.to(self.ground.where.device)
-
-    def _plan(self, epoch: int) -> Plan:
-        corpus = self.ground.prepared.train
-        return plan(
-            corpus.source.lengths, corpus.target.lengths, tokens=self.run.batching.tokens, seed=self.run.seed, epoch=epoch
-        )
 
     def _over(self) -> bool:
         return 0 < self.progress.steps <= self.progress.step
@@ -261,9 +251,9 @@ class Loop:
         self.warn()
 
     def evaluate(self) -> None:
-        """Validation loss, and BLEU by greedy translation; how they are is told and written down."""
+        """How good the model is on the validation text is told and written down."""
         start = time.monotonic()
-        fields = self.measure(self.model)
+        fields = self.ground.task.measure(self.model)
         progress = self.progress
         if not math.isfinite(fields["loss"]):
             raise QkvFailure(f"the validation loss of step {progress.step} is not a number; {MENDING}")
@@ -275,18 +265,6 @@ class Loop:
         self._pass_time()
         self.journal.write("evaluation", step=progress.step, seconds=round(progress.seconds, 2), **fields)
         self.watch.say(f"step {progress.step:,}: {said(fields)}")
-
-    def measure(self, model: EncoderDecoder) -> dict[str, Any]:
-        """Validation loss and BLEU of a model."""
-        prepared, how = self.ground.prepared, self.run.evaluation
-        loss = validation_loss(model, prepared.valid, self.run.batching.tokens)
-        fields: dict[str, Any] = {"loss": loss, "perplexity": perplexity(loss)}
-        pairs = self._valid_pairs[: how.sentences]
-        if pairs:
-            model.eval()
-            found = Translator(Stored(model, *prepared.tokenizers)).translate([s for s, _ in pairs], Beam(1))
-            fields["bleu"] = bleu([best[0].text for best in found], [t for _, t in pairs], how.tokenise).value
-        return fields
 
     def _pass_time(self) -> None:
         """Time spent on evaluation and saving is the run's time, but not part of its speed."""
@@ -316,10 +294,27 @@ class Loop:
         return isinstance(self.run.stopping, Patience) and self.progress.since_best >= self.run.stopping.evaluations
 
 
+MEASURES = {
+    "loss": "validation loss {:.4f}",
+    "perplexity": "perplexity {:.2f}",
+    "bits_per_byte": "{:.3f} bits per byte",
+    "accuracy": "{:.1%} right",
+    "macro_f1": "macro F1 {:.3f}",
+    "bleu": "BLEU {:.2f}",
+}
+
+
 def said(fields: dict[str, Any]) -> str:
     """A measurement in words."""
-    words = f"validation loss {fields['loss']:.4f}, perplexity {fields['perplexity']:.2f}"
-    return words + (f", BLEU {fields['bleu']:.2f}" if "bleu" in fields else "")
+    return ", ".join(words.format(fields[name]) for name, words in MEASURES.items() if name in fields)
+
+
+def _begun(ground: Ground) -> AnyModel:
+    """The model before the first step."""
+    model = build(ground.spec, ground.run.seed)
+    if isinstance(ground.run.start, From):
+        inherit(model, load(ground.run.start.run).model)
+    return model
 
 
 @contextmanager

@@ -30,11 +30,16 @@ class Smoothing:
 
 
 def reference(
-    hidden: Float[Tensor, "N D"], weight: Float[Tensor, "V D"], target: Int[Tensor, " N"], smoothing: Smoothing
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    target: Int[Tensor, " N"],
+    smoothing: Smoothing,
+    offset: Float[Tensor, " V"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """What `smoothed_cross_entropy` computes, written out: the smoothed loss and the plain one, both summed over N, in nats."""
     entries = weight.shape[0]
-    logarithms = (hidden @ weight.t()).log_softmax(-1)
+    logits = hidden @ weight.t()
+    logarithms = (logits if offset is None else logits + offset).log_softmax(-1)
     wrong = smoothing.amount / (entries - 1)
     truth = logarithms.gather(1, target[:, None]).sum()
     smoothed = -(1 - smoothing.amount - wrong) * truth - wrong * logarithms.sum()
@@ -50,7 +55,13 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, target: Tensor, amount: float, precision: torch.dtype
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        offset: Tensor | None,
+        target: Tensor,
+        amount: float,
+        precision: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         entries = weight.shape[0]
         wrong = amount / (entries - 1)
@@ -59,22 +70,26 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         every = weight.sum(0)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
+        offset_gradient = None if offset is None else torch.full_like(offset, -wrong * len(hidden))
+        total_offset = 0.0 if offset is None else offset.sum()
         plain = hidden.new_zeros((), dtype=torch.float64)
         spread = hidden.new_zeros((), dtype=torch.float64)
         for start in range(0, len(hidden), ROWS):
             rows = hidden[start : start + ROWS]
             truth = target[start : start + ROWS, None]
-            slab = (rows.to(precision) @ narrow.t()).to(hidden.dtype)
+            slab = _logits(rows, narrow, offset)
             of_truth = slab.gather(1, truth)
             slab = torch.softmax(slab, -1)
             likely = slab.gather(1, truth)
             if likely.min() > SMALLEST:
                 normaliser = of_truth - likely.log()
             else:  # the logarithm would lose what the softmax rounded away
-                normaliser = (rows.to(precision) @ narrow.t()).to(hidden.dtype).logsumexp(-1, keepdim=True)
+                normaliser = _logits(rows, narrow, offset).logsumexp(-1, keepdim=True)
             plain += (normaliser - of_truth).sum()
-            spread += entries * normaliser.sum() - (rows @ every).sum()
+            spread += entries * normaliser.sum() - (rows @ every).sum() - len(rows) * total_offset
             slab.scatter_add_(1, truth, slab.new_full((1, 1), -right).expand(len(rows), 1))
+            if offset_gradient is not None:
+                offset_gradient += slab.sum(0)
             gradient = slab.to(precision)
             torch.sub((gradient @ narrow).to(hidden.dtype), every, alpha=wrong, out=hidden_gradient[start : start + ROWS])
             if precision == weight.dtype:
@@ -82,16 +97,22 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             else:
                 weight_gradient += gradient.t() @ rows.to(precision)
         weight_gradient -= wrong * hidden.sum(0)
-        ctx.save_for_backward(hidden_gradient, weight_gradient)  # pyright: ignore[reportAttributeAccessIssue]
+        ctx.save_for_backward(hidden_gradient, weight_gradient, offset_gradient)  # pyright: ignore
         plain = plain.to(hidden.dtype)
         smoothed = right * plain + wrong * spread.to(hidden.dtype)
         ctx.mark_non_differentiable(plain)  # pyright: ignore[reportAttributeAccessIssue]
         return smoothed, plain
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # pyright: ignore
-        hidden_gradient, weight_gradient = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
-        return hidden_gradient * gradient, weight_gradient * gradient, None, None, None
+    def backward(ctx: FunctionCtx, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        of_hidden, of_weight, of_offset = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        return of_hidden * gradient, of_weight * gradient, None if of_offset is None else of_offset * gradient, None, None, None
+
+
+def _logits(rows: Tensor, narrow: Tensor, offset: Tensor | None) -> Tensor:
+    """The logits of some rows, multiplied in the precision of the weight, in that of the rows."""
+    slab = (rows.to(narrow.dtype) @ narrow.t()).to(rows.dtype)
+    return slab if offset is None else slab.add_(offset)
 
 
 def smoothed_cross_entropy(
@@ -100,10 +121,11 @@ def smoothed_cross_entropy(
     target: Int[Tensor, " N"],
     smoothing: Smoothing,
     precision: torch.dtype = torch.float32,
+    offset: Float[Tensor, " V"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The smoothed loss, which has a gradient, and the plain one, which has none; both summed over N, in nats.
 
     `precision` is that of the two large matrix products; all else is in the precision of `hidden`.
     """
     precision = hidden.dtype if precision == torch.float32 else precision
-    return _SmoothedCrossEntropy.apply(hidden, weight, target, smoothing.amount, precision)  # pyright: ignore
+    return _SmoothedCrossEntropy.apply(hidden, weight, offset, target, smoothing.amount, precision)  # pyright: ignore

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from qkv import device as machine
-from qkv.data.corpus import Prepared, default_cache, prepare
+from qkv.data.cache import default_cache
 from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
 from qkv.look import curves
@@ -19,16 +19,20 @@ from qkv.papers.catalogue import named
 from qkv.spec import plain
 from qkv.spec.count import parameters
 from qkv.spec.data import Exactly
-from qkv.spec.model import EncoderDecoder, Joint, Separate
-from qkv.spec.run import Minutes, Run
+from qkv.spec.model import Joint, Model, Separate
+from qkv.spec.objective import Classify, Delete, Generate, Infill, MaskedWords, Rotate, Spans, Translate
+from qkv.spec.run import From, Minutes, Run
 from qkv.store import load_spec, load_tokenizers, put_weights, save_spec, save_tokenizers, save_weights
 from qkv.train import checkpoint as checkpoints
-from qkv.train.evaluate import validation_loss
 from qkv.train.journal import Journal, Mirror, read
 from qkv.train.loop import Ground, Loop, Watch, said
 from qkv.train.run_folder import RECIPE, differences, held, read_run, write_run
+from qkv.train.task import Task
+from qkv.train.tasks import classifier, labels_of, refuse_misfit, task_of
 
 WEIGHTS = "model.safetensors"
+USED_BY: dict[type, str] = {Translate: "translate", Generate: "generate", MaskedWords: "fill", Classify: "classify"}
+USED_BY |= dict.fromkeys((Spans, Infill, Delete, Rotate), "train translate --from")
 
 
 def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror: Mirror | None = None) -> None:
@@ -38,15 +42,15 @@ def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror:
     describe(run, (8, 8))
     with held(folder):
         run = _agreed(run, folder, resume)
-        prepared = _prepare(run, folder)
-        for line in prepared.report.lines():
+        task = task_of(run, _tokenizers(run, folder), default_cache())
+        for line in task.report.lines():
             watch.say(line)
-        spec = describe(run, prepared.report.vocabularies)
+        spec = describe(run, task.report.vocabularies, labels_of(task))
         where = machine.pick(run.device, run.precision)
-        _begin(run, folder, spec, prepared)
+        _begin(run, folder, spec, task)
         journal = Journal(folder / "journal.jsonl", mirror)
         try:
-            loop = Loop(Ground(run, folder, spec, prepared, where), journal, watch)
+            loop = Loop(Ground(run, folder, spec, task, where), journal, watch)
             watch.say(
                 f"{run.model}: {parameters(spec):,} parameters on {where.device}, "
                 f"{'bf16' if where.precision.itemsize == 2 else 'fp32'} ({where.why})"
@@ -58,12 +62,21 @@ def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror:
             journal.close()
 
 
-def describe(run: Run, vocabulary: tuple[int, int]) -> EncoderDecoder:
-    """The model of a run for the sizes of its vocabularies, with the changes made to it."""
-    source, target = vocabulary
-    spec = named(run.model, Joint(source) if run.tokenizer.joint else Separate(source, target))
+def describe(run: Run, vocabulary: tuple[int, int], labels: tuple[str, ...] = ("", " ")) -> Model:
+    """The model of a run for the sizes of its vocabularies and its labels, with the changes made to it.
+
+    Raises QkvError where that model cannot learn what the run is to teach it.
+    """
+    if isinstance(run.start, From):
+        spec = load_spec(Path(run.start.run))
+    else:
+        source, target = vocabulary
+        spec = named(run.model, Joint(source) if run.tokenizer.joint else Separate(source, target))
+    if isinstance(run.objective, Classify):
+        spec = classifier(spec, labels, run.objective.pooling)
     for setting in run.changes:
         spec = plain.change(spec, setting)
+    refuse_misfit(run, spec)
     return spec
 
 
@@ -84,17 +97,20 @@ def _agreed(run: Run, folder: Path, resume: bool) -> Run:
     return run
 
 
-def _prepare(run: Run, folder: Path) -> Prepared:
-    """The text, cut by the run's own tokenizers if it has some already."""
-    begun = (folder / "model.json").is_file()
-    cut = Tokenizers(*load_tokenizers(folder, load_spec(folder))) if begun else run.tokenizer
-    return prepare(run.train, run.valid, cut, seed=run.seed, longest=run.longest, cache=default_cache())
+def _tokenizers(run: Run, folder: Path) -> Tokenizers | None:
+    """The run's own tokenizers if it has some already, or those of the run that it starts from."""
+    if (folder / "model.json").is_file():
+        return Tokenizers(*load_tokenizers(folder, load_spec(folder)))
+    if isinstance(run.start, From):
+        start = Path(run.start.run)
+        return Tokenizers(*load_tokenizers(start, load_spec(start)))
+    return None
 
 
-def _begin(run: Run, folder: Path, spec: EncoderDecoder, prepared: Prepared) -> None:
+def _begin(run: Run, folder: Path, spec: Model, task: Task) -> None:
     """Write down what the run is, or see that its text is still what it was."""
     note = folder / "text.json"
-    texts = prepared.fingerprints
+    texts = task.fingerprints
     if note.is_file():
         before = json.loads(note.read_text(encoding="utf-8"))
         changed = [name for name in texts if before.get(name) != texts[name]]
@@ -106,7 +122,7 @@ def _begin(run: Run, folder: Path, spec: EncoderDecoder, prepared: Prepared) -> 
         return  # nothing is written a second time: a disk that is full by now would leave less than there was
     write_run(folder, run)  # first: a folder that holds it can be gone on with
     note.write_text(json.dumps(texts, indent=1) + "\n", encoding="utf-8")
-    save_tokenizers(folder, *prepared.tokenizers)
+    save_tokenizers(folder, *task.tokenizers)
     save_spec(folder, spec)
 
 
@@ -147,12 +163,13 @@ def finish(loop: Loop) -> None:
         folder, ["model.json", RECIPE, WEIGHTS, *sorted(path.name for path in folder.glob("*tokenizer.json"))]
     )
     put_weights(loop.model, weights, folder)
-    fields = loop.measure(loop.model)
+    fields = loop.ground.task.measure(loop.model)
     loop.journal.write("final", step=loop.progress.step, averaged=averaged, seconds=round(loop.progress.seconds, 2), **fields)
     of = "the last checkpoint" if averaged == 1 else f"the average of the last {averaged} checkpoints"
     loop.watch.say(f"{of}: {said(fields)}")
     curves.draw(read(folder / "journal.jsonl"), folder / "curves.png", f"{loop.run.model}, {folder.name}")
-    loop.watch.say(f"the run is in {folder}: `qkv translate {folder}` uses it, {folder / 'curves.png'} shows how it learned")
+    verb = USED_BY[type(loop.run.objective)]
+    loop.watch.say(f"the run is in {folder}: `qkv {verb} {folder}` uses it, {folder / 'curves.png'} shows how it learned")
 
 
 def _averaged(loop: Loop) -> tuple[dict[str, Tensor], int]:
@@ -170,7 +187,7 @@ def _averaged(loop: Loop) -> tuple[dict[str, Tensor], int]:
     found, least = ({}, 0), math.inf
     for count, weights in enumerate(checkpoints.averages(paths), 1):
         put_weights(loop.model, weights, loop.ground.folder)
-        loss = validation_loss(loop.model, loop.ground.prepared.valid, loop.run.batching.tokens)
+        loss = loop.ground.task.validation_loss(loop.model)
         if not found[1] or loss < least:
             found, least = (weights, count), loss
     return found

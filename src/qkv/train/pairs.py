@@ -1,0 +1,91 @@
+"""Training on pairs: to translate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from qkv.attention.sight import Padded, Plain, Sight
+from qkv.data.batch import Batch, Plan, collate, plan
+from qkv.data.corpus import Prepared
+from qkv.data.sides import Corpus
+from qkv.data.tokenizer import Tokenizers
+from qkv.decode.rule import Beam
+from qkv.decode.translate import Translator
+from qkv.model.dropout import Noise
+from qkv.model.transformer import EncoderDecoder
+from qkv.spec.run import Run
+from qkv.store import Stored
+from qkv.train.evaluate import bleu, perplexity, refuse_unknown
+from qkv.train.loss import Smoothing
+from qkv.train.task import Losses, mean_loss, of_vectors
+
+
+class Translating:
+    """Pairs of sentences; each batch holds pairs of like length."""
+
+    def __init__(self, run: Run, prepared: Prepared) -> None:
+        refuse_unknown(run.evaluation.tokenise)
+        self.run, self.prepared = run, prepared
+        self.report, self.fingerprints, self.tokenizers = prepared.report, prepared.fingerprints, prepared.tokenizers
+        self._valid_pairs = prepared.valid_pairs()
+
+    def plan(self, epoch: int) -> Plan:
+        corpus = self.prepared.train
+        return plan(
+            corpus.source.lengths, corpus.target.lengths, tokens=self.run.batching.tokens, seed=self.run.seed, epoch=epoch
+        )
+
+    def batch(self, plan: Plan, index: int, epoch: int) -> Batch:
+        return batch_of(self.prepared.train, plan[index], self.tokenizers)
+
+    def losses(
+        self, model: EncoderDecoder, batch: Batch, smoothing: Smoothing, noise: Noise | None, precision: torch.dtype
+    ) -> Losses:
+        return losses(model, batch, smoothing, noise, precision)
+
+    def validation_loss(self, model: EncoderDecoder) -> float:
+        corpus = self.prepared.valid
+        found = plan(corpus.source.lengths, corpus.target.lengths, tokens=self.run.batching.tokens, seed=0, epoch=0)
+        batches = (batch_of(corpus, indices, self.tokenizers) for indices in found)
+        return mean_loss(self.losses, model, batches, model.output.weight.device)
+
+    def measure(self, model: EncoderDecoder) -> dict[str, Any]:
+        """Validation loss, perplexity, and BLEU by greedy translation."""
+        loss = self.validation_loss(model)
+        fields: dict[str, Any] = {"loss": loss, "perplexity": perplexity(loss)}
+        pairs = self._valid_pairs[: self.run.evaluation.sentences]
+        if pairs:
+            model.eval()
+            found = Translator(Stored(model, *self.tokenizers)).translate([s for s, _ in pairs], Beam(1))
+            fields["bleu"] = bleu([best[0].text for best in found], [t for _, t in pairs], self.run.evaluation.tokenise).value
+        return fields
+
+
+def losses(
+    model: EncoderDecoder,
+    batch: Batch,
+    smoothing: Smoothing,
+    noise: Noise | None = None,
+    precision: torch.dtype = torch.float32,
+) -> Losses:
+    """The smoothed and the plain loss of a batch, summed over its target tokens, in nats; padding is nobody's loss."""
+    hidden = model.decode(batch.target_in, model.encode(batch.source, sight(batch), noise), noise=noise)
+    if not batch.padded_target:
+        rows, truth = hidden.flatten(0, 1), batch.target_out.flatten()
+    else:
+        present = torch.arange(hidden.shape[1], device=hidden.device) < batch.target_lengths[:, None]
+        rows, truth = hidden[present], batch.target_out[present]
+    return of_vectors(model, rows, truth, smoothing, precision)
+
+
+def sight(batch: Batch) -> Sight:
+    """Which tokens of the source are there."""
+    return Padded(batch.source_lengths, blank=False) if batch.padded_source else Plain()
+
+
+def batch_of(corpus: Corpus, indices: np.ndarray, tokenizers: Tokenizers) -> Batch:
+    """The batch of some pairs."""
+    return collate(corpus, indices, tokenizers.source.symbols, tokenizers.target.symbols)

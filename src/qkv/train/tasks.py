@@ -1,0 +1,81 @@
+"""The task of each objective, and the models that can learn it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qkv.data.corpus import prepare
+from qkv.data.documents import prepare_texts
+from qkv.data.labels import prepare_labels
+from qkv.data.tokenizer import Tokenizers
+from qkv.error import QkvError
+from qkv.spec.data import Labelled, Texts
+from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Joint, Model, Pooling
+from qkv.spec.objective import Classify, Generate, MaskedWords, Translate
+from qkv.spec.position import Learned
+from qkv.spec.run import Run
+from qkv.train.labels import Classifying
+from qkv.train.pairs import Translating
+from qkv.train.task import Task
+from qkv.train.texts import Denoising, Filling, Generating
+
+FRAME = 2  # positions that the start and the end symbol may take
+
+
+def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
+    """The objective of a run on its text, which is encoded if it is not yet; tokenizers that are given are not learned anew."""
+    text, valid = run.train, run.valid
+    if isinstance(text, Texts):
+        assert not isinstance(valid, Labelled)
+        prepared = prepare_texts(text, valid, given.source if given else run.tokenizer, seed=run.seed, cache=cache)  # pyright: ignore[reportArgumentType]
+        match run.objective:
+            case Generate():
+                return Generating(run, prepared)
+            case MaskedWords():
+                return Filling(run, prepared)
+            case _:
+                return Denoising(run, prepared)
+    if isinstance(text, Labelled):
+        cut = given.source if given else run.tokenizer
+        labelled = prepare_labels(text, valid, cut, longest=run.longest, seed=run.seed, cache=cache)  # pyright: ignore[reportArgumentType]
+        return Classifying(run, labelled)
+    cut = given or run.tokenizer
+    return Translating(run, prepare(text, valid, cut, seed=run.seed, longest=run.longest, cache=cache))  # pyright: ignore[reportArgumentType]
+
+
+def labels_of(task: Task) -> tuple[str, ...]:
+    """The labels that a task is about; two that mean nothing where it is about none."""
+    return task.prepared.report.labels if isinstance(task, Classifying) else ("", " ")
+
+
+def classifier(spec: Model, labels: tuple[str, ...], pooling: Pooling) -> Classifier:
+    """A classifier with the encoder of a model. Raises QkvError where it has none, or has other labels already."""
+    match spec:
+        case Classifier():
+            if spec.labels != labels and labels != ("", " "):
+                raise QkvError(f"the run to start from knows the labels {spec.labels}, and the table has {labels}")
+            return spec
+        case EncoderOnly() | EncoderDecoder():
+            return Classifier(
+                Joint(spec.vocabulary.source), spec.width, spec.embedding, spec.encoder, labels, pooling, initial=spec.initial
+            )
+        case DecoderOnly():
+            raise QkvError("a classifier reads with an encoder, and a model of the shape DecoderOnly has none: choose bert-tiny")
+
+
+def refuse_misfit(run: Run, spec: Model) -> None:
+    """Raises QkvError where the shape of a model is not that of the objective, or it has too few places for the text."""
+    wanted = {Translate: EncoderDecoder, Generate: DecoderOnly, MaskedWords: EncoderOnly, Classify: Classifier}
+    shape = wanted.get(type(run.objective), EncoderDecoder)
+    if not isinstance(spec, shape):
+        raise QkvError(
+            f"{run.model} is of the shape {type(spec).__name__}, and {type(run.objective).__name__} needs {shape.__name__}: "
+            f"`qkv models` lists the models of every shape"
+        )
+    position = spec.embedding.position
+    needed = run.longest + (0 if isinstance(run.objective, Generate) else FRAME)
+    if isinstance(position, Learned) and position.longest < needed:
+        raise QkvError(
+            f"{run.model} knows {position.longest} places, and texts of {run.longest} tokens need {needed}: make them shorter by "
+            f"--longest {position.longest - needed + run.longest}, or more places by --set embedding.position='Learned({needed})'"
+        )
