@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 # nothing is imported before it is used: `qkv --help` must not wait for torch
-_PLACES = {"load": "qkv.decode.translate", "build": "qkv.model.transformer", "QkvError": "qkv.error"}
+_PLACES = {"load": "qkv.decode.engine", "build": "qkv.model.transformer", "QkvError": "qkv.error"}
 
 __all__ = ["QkvError", "build", "load"]
 

@@ -7,14 +7,18 @@ import ctypes
 import functools
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qkv.error import QkvError, unknown
 from qkv.spec.run import DEVICES, PRECISIONS
+
+INT8_ENGINES = {"fbgemm", "x86", "onednn"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,27 @@ def packed_weight(weight: Tensor) -> Tensor:
 def packed_product(x: Tensor, packed: Tensor, offset: Tensor | None) -> Tensor:
     """x W^T + offset."""
     return torch.ops.mkldnn._linear_pointwise(x, packed, offset, "none", [], "")
+
+
+def int8_weight(weight: Tensor, offset: Tensor | None) -> Any:
+    """A weight in eight bits with a scale for each of its rows, as `int8_product` wants it. Raises QkvError where PyTorch was
+    built without a library for such products."""
+    if not INT8_ENGINES & set(torch.backends.quantized.supported_engines):
+        raise QkvError("this build of PyTorch has no products in eight bits: leave out --precision int8")
+    weight = weight.detach().float()
+    scales = (weight.abs().amax(1) / 127).clamp(min=1e-12).double()
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # PyTorch means to replace these tensors some day; they are held to the reference by a test
+        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    return torch.ops.quantized.linear_prepack(rounded, None if offset is None else offset.detach().float())
+
+
+def int8_product(x: Tensor, packed: Any) -> Tensor:
+    """x W^T + offset, with x rounded to eight bits by its own range."""
+    return torch.ops.quantized.linear_dynamic(x, packed)
 
 
 @contextlib.contextmanager

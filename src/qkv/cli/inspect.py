@@ -22,8 +22,9 @@ def models(
     """Every named model, counted from its description: nothing is built."""
     from qkv.papers.catalogue import CATALOGUE, named
     from qkv.spec.count import cache_bytes, flops, parameters
-    from qkv.spec.model import Joint
+    from qkv.spec.model import DecoderOnly, EncoderDecoder, EncoderOnly, Joint
 
+    shapes = {EncoderDecoder: "encoder-decoder", EncoderOnly: "encoder-only", DecoderOnly: "decoder-only"}
     rows = []
     for name, entry in CATALOGUE.items():
         spec = named(name, Joint(vocabulary))
@@ -32,17 +33,17 @@ def models(
             "flops_per_token": flops(spec, length),
             "cache_bytes": cache_bytes(spec, length),
         }
-        rows.append({"model": name, **counts, "paper": entry.paper})
+        rows.append({"model": name, "shape": shapes[type(spec)], **counts, "paper": entry.paper})
     if json:
         print(json_.dumps(rows, indent=1))
         return
     print(
-        f"{'model':<20} {'parameters':>12} {'FLOPs/token':>12} {'cache bytes':>12}  paper      (V = {vocabulary}, {length} "
-        f"tokens)"
+        f"{'model':<17}  {'shape':<15} {'parameters':>12} {'FLOPs/token':>12} {'cache bytes':>12}  paper      (V = {vocabulary}, "
+        f"{length} tokens)"
     )
     for row in rows:
         print(
-            f"{row['model']:<20} {row['parameters'] / 1e6:>11.2f}M {row['flops_per_token'] / 1e6:>11.1f}M "
+            f"{row['model']:<17}  {row['shape']:<15} {row['parameters'] / 1e6:>11.2f}M {row['flops_per_token'] / 1e6:>11.1f}M "
             f"{row['cache_bytes']:>12,}  {row['paper']}"
         )
 

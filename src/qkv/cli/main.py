@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from qkv.cli import demo, export, inspect, look, train, use
+from qkv.cli import demo, evaluate, export, generate, inspect, look, read, train, use
 from qkv.cli.console import hush
 from qkv.error import QkvError, QkvFailure
 
@@ -23,8 +23,12 @@ app.add_typer(training, name="train")
 for verb in (train.translate, train.generate, train.fill, train.denoise, train.classify):
     training.command()(verb)
 app.command()(use.translate)
-app.command()(use.evaluate)
-app.command()(use.score)
+app.command()(generate.generate)
+app.command()(read.fill)
+app.command()(read.embed)
+app.command()(read.classify)
+app.command()(evaluate.evaluate)
+app.command()(evaluate.score)
 app.add_typer(looking, name="look")
 looking.command("heads")(look.heads)
 app.command()(inspect.models)

@@ -116,7 +116,7 @@ def generate(
     """
     from qkv.spec.objective import Generate
 
-    texts = {"train": _texts(text, documents, "whole"), "valid": _texts(valid_text, documents, "whole")}
+    texts = {"train": texts_of(text, documents, "whole"), "valid": texts_of(valid_text, documents, "whole")}
     call = Call("generate", "gpt-tiny", Generate(), "--text", texts, out, resume, threads, tensorboard, kind="bytes")
     _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
 
@@ -153,7 +153,7 @@ def fill(
     from qkv.data.symbols import MASK
     from qkv.spec.objective import MaskedWords
 
-    texts = {"train": _texts(text, documents, "lines"), "valid": _texts(valid_text, documents, "lines")}
+    texts = {"train": texts_of(text, documents, "lines"), "valid": texts_of(valid_text, documents, "lines")}
     call = Call("fill", "bert-tiny", MaskedWords(), "--text", texts, out, resume, threads, tensorboard, extra=(MASK,))
     _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
 
@@ -195,7 +195,7 @@ def denoise(
     if noise not in noises:
         raise unknown("noise", noise, noises)
     objective, extra, default = noises[noise]
-    texts = {"train": _texts(text, documents, "lines"), "valid": _texts(valid_text, documents, "lines")}
+    texts = {"train": texts_of(text, documents, "lines"), "valid": texts_of(valid_text, documents, "lines")}
     call = Call("denoise", default, objective, "--text", texts, out, resume, threads, tensorboard, extra=extra)
     _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
 
@@ -389,10 +389,11 @@ def two_fields(fields: str, what: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _texts(files: list[str] | None, documents: str | None, default: str) -> Any:
+def texts_of(files: list[str] | None, documents: str | None, default: str) -> Any:
+    """Text files as a value, and what in them is a document."""
     from qkv.spec.data import Lines, Paragraphs, Texts, Whole
 
-    kinds = {"whole": Whole(), "lines": Lines(), "paragraphs": Paragraphs()}
+    kinds: dict[str, Any] = {"whole": Whole(), "lines": Lines(), "paragraphs": Paragraphs()}
     wanted = documents or default
     if wanted not in kinds:
         raise unknown("kind of document", wanted, kinds)

@@ -1,4 +1,4 @@
-"""`qkv translate`, `qkv evaluate`, `qkv score`."""
+"""`qkv translate`, and what the commands that use a run have in common."""
 
 from __future__ import annotations
 
@@ -47,75 +47,19 @@ def translate(
 
     With --n-best each translation has its line's number, counted from 1, and its score before it, with tabs between.
     """
-    rule = _rule(beam, length_penalty, thorough)
+    rule = beam_rule(beam, length_penalty, thorough)
     if not 1 <= n_best <= beam:
         raise QkvError(f"--n-best {n_best}: a beam of {beam} gives 1 to {beam} translations of a line")
-    with _sink(output) as sink:
+    with sink(output) as out:
         translator = _load(run, device, precision, threads)
         number = 0
-        for lines in _chunks(file):
-            _warn_too_long(translator, lines, number)
+        for lines in chunks(file):
+            warn_too_long(translator, lines, number)
             for found in translator.translate(lines, rule, batch_tokens=batch_tokens, count=n_best):
                 number += 1
                 for best in found:
-                    print(_shown(number, best, n_best > 1, scores, json), file=sink)
-            sink.flush()
-
-
-def evaluate(
-    run: Run,
-    source: Annotated[str, typer.Option(help="Sentences to translate.")],
-    target: Annotated[str, typer.Option(help="Their translations by people.")],
-    beam: BeamSize = 4,
-    length_penalty: Penalty = 0.6,
-    thorough: Thorough = False,
-    tokenise: Annotated[str, typer.Option(help="sacreBLEU's tokenisation; `none` for text that is tokenised already.")] = "13a",
-    output: Annotated[Path | None, typer.Option(help="Also write the translations here.")] = None,
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    batch_tokens: BatchTokens = 8192,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """BLEU and chrF of a run's translations, by sacreBLEU, with the signatures that make them comparable."""
-    from qkv.train.evaluate import bleu, chrf, refuse_unknown
-
-    refuse_unknown(tokenise)
-    sources, targets = _parallel(source, target)
-    translator = _load(run, device, precision, threads)
-    _warn_too_long(translator, sources, 0)
-    found = [
-        best[0].text for best in translator.translate(sources, _rule(beam, length_penalty, thorough), batch_tokens=batch_tokens)
-    ]
-    if output:
-        output.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
-    results = [bleu(found, targets, tokenise), chrf(found, targets)]
-    if json:
-        print(json_.dumps([vars(result) for result in results], indent=1))
-        return
-    for result in results:
-        print(f"{result.name} {result.value:.2f}   {result.signature}")
-
-
-def score(
-    run: Run,
-    source: Annotated[str, typer.Option(help="Sentences.")],
-    target: Annotated[str, typer.Option(help="What is to be scored as their translations.")],
-    length_penalty: Penalty = 0.6,
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    batch_tokens: BatchTokens = 4096,
-    device: Device = "auto",
-    json: Json = False,
-) -> None:
-    """The score of each given translation, by the formula that `qkv translate --scores` reports: one number a line."""
-    sources, targets = _parallel(source, target)
-    found = _load(run, device, precision, threads).score(sources, targets, length_penalty, batch_tokens=batch_tokens)
-    if json:
-        print(json_.dumps(found))
-        return
-    for value in found:
-        print(f"{value:.6f}")
+                    print(_shown(number, best, n_best > 1, scores, json), file=out)
+            out.flush()
 
 
 def _load(run: Path, device: str, precision: str, threads: int) -> Any:
@@ -126,21 +70,14 @@ def _load(run: Path, device: str, precision: str, threads: int) -> Any:
     return load(run, device=device, precision=precision)
 
 
-def _rule(beam: int, length_penalty: float, thorough: bool) -> Any:
+def beam_rule(beam: int, length_penalty: float, thorough: bool) -> Any:
+    """The search that the options describe."""
     from qkv.decode.rule import Beam, Certain, Likely
 
     return Beam(beam, length_penalty, stop=Certain() if thorough else Likely())
 
 
-def _parallel(source: str, target: str) -> tuple[list[str], list[str]]:
-    from qkv.data.text import read_pairs
-    from qkv.spec.data import Files
-
-    pairs = list(read_pairs(Files((source,), (target,))))
-    return [s for s, _ in pairs], [t for _, t in pairs]
-
-
-def _chunks(file: str) -> Iterator[list[str]]:
+def chunks(file: str) -> Iterator[list[str]]:
     """Lines of a file or of standard input, some thousands at a time; one at a time where a person types them."""
     from qkv.data.text import decode_line, read_lines
 
@@ -153,7 +90,8 @@ def _chunks(file: str) -> Iterator[list[str]]:
         yield chunk
 
 
-def _warn_too_long(translator: Any, lines: list[str], before: int) -> None:
+def warn_too_long(translator: Any, lines: list[str], before: int) -> None:
+    """Say which lines, of which `before` came earlier, are too long to be translated."""
     from qkv.decode.translate import LONGEST
 
     places = translator.too_long(lines)
@@ -172,7 +110,8 @@ def _shown(number: int, best: Any, numbered: bool, scored: bool, json: bool) -> 
 
 
 @contextmanager
-def _sink(path: Path | None) -> Iterator[IO[str]]:
+def sink(path: Path | None) -> Iterator[IO[str]]:
+    """Where results go: a file, or standard output, whose reader may be gone before the end."""
     if path is None:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
         try:

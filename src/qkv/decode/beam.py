@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from qkv.data.symbols import Symbols
 from qkv.decode.rule import Beam, best
-from qkv.decode.step import Session, read
-from qkv.model.transformer import EncoderDecoder
+from qkv.decode.sample import Rule, apply_all
+from qkv.decode.step import Opened, open_pairs, open_texts
+from qkv.model.transformer import DecoderOnly, EncoderDecoder
 
 
 @dataclass(frozen=True, order=True)
@@ -46,32 +47,59 @@ class _Sentence:
 def search(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], symbols: Symbols, rule: Beam = Beam(), count: int = 1
 ) -> list[list[Hypothesis]]:
-    """The `count` best hypotheses of each source, best first; the sources end with their end symbol."""
-    return _Search(model, sources, symbols, rule, count).run()
+    """The `count` best hypotheses of each source, best first; the sources have what frames them."""
+    most = [min(rule.most, len(source) + rule.extra) for source in sources]
+    return _Search(open_pairs(model, sources, symbols), symbols, rule, count, most).run()
+
+
+@torch.inference_mode()
+def write_on(
+    model: DecoderOnly,
+    prompts: Sequence[Sequence[int]],
+    symbols: Symbols,
+    rule: Beam = Beam(),
+    count: int = 1,
+    rules: Sequence[Rule] = (),
+) -> list[list[Hypothesis]]:
+    """The `count` best continuations of each prompt, of `rule.most` tokens at most; the prompts are equally long."""
+    assert len(set(map(len, prompts))) == 1, "hypotheses of a batch begin together"
+    given = torch.tensor([list(prompt) for prompt in prompts], device=model.output.weight.device)
+    opened = open_texts(model, prompts, symbols.pad)
+    return _Search(opened, symbols, rule, count, [rule.most] * len(prompts), rules, given).run()
 
 
 class _Search:
-    def __init__(self, model: EncoderDecoder, sources: Sequence[Sequence[int]], symbols: Symbols, rule: Beam, count: int) -> None:
-        self.symbols, self.rule, self.count = symbols, rule, min(count, rule.beam)
-        self.session = Session(model, read(model, sources, symbols.pad))
-        self.device = model.output.weight.device
-        self.never = torch.tensor([symbols.pad, symbols.start, symbols.end], device=self.device)  # the last for a while only
-        self.results: list[list[Hypothesis]] = [[] for _ in sources]
-        self.active = [_Sentence(i, min(rule.most, len(source) + rule.extra)) for i, source in enumerate(sources)]
+    def __init__(
+        self,
+        opened: Opened,
+        symbols: Symbols,
+        rule: Beam,
+        count: int,
+        most: Sequence[int],
+        rules: Sequence[Rule] = (),
+        given: Int[Tensor, "B P"] | None = None,
+    ) -> None:
+        self.end, self.rule, self.count, self.rules = symbols.end, rule, min(count, rule.beam), rules
+        self.session, self.first = opened
+        self.device = self.first.device
+        never = [symbol for symbol in (symbols.pad, symbols.start) if symbol != symbols.end]
+        self.never, self.early = (
+            torch.tensor(those, device=self.device, dtype=torch.int64) for those in (never, [*never, self.end])
+        )
+        self.results: list[list[Hypothesis]] = [[] for _ in most]
+        self.active = [_Sentence(place, length) for place, length in enumerate(most)]
         # one hypothesis for each sentence, which says nothing yet; after the first step there are `beam`, in no order
-        self.logarithms = torch.zeros(len(sources), 1, device=self.device)
-        self.history = torch.empty(len(sources), 1, 0, dtype=torch.int64, device=self.device)
+        self.logarithms = torch.zeros(len(most), 1, device=self.device)
+        self.history = torch.empty(len(most), 1, 0, dtype=torch.int64, device=self.device)
+        self.given = self.first.new_empty(len(most), 0) if given is None else given  # what rules see before the history
 
     def run(self) -> list[list[Hypothesis]]:
         """Step until every sentence is done."""
-        *before, last = (torch.full((len(self.active),), token, device=self.device) for token in self.symbols.opening)
-        for tokens in before:
-            self.session.step(tokens)
-        tokens = last
+        tokens = self.first
         length = 0
         while self.active:
             length += 1
-            logarithms, chosen, origins = self._propose(self.session.step(tokens), length)
+            logarithms, chosen, origins = self._propose(self._ruled(self.session.step(tokens)), length)
             self._finish(logarithms, chosen, origins, length)
             tokens = self._advance(logarithms, chosen, origins)
             leading = self.logarithms.amax(1).tolist()
@@ -80,12 +108,18 @@ class _Search:
                 tokens = self._retire(done, tokens)
         return self.results
 
+    def _ruled(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        if not self.rules:
+            return logits
+        given = self.given[:, None].expand(-1, self.history.shape[1], -1)
+        return apply_all(self.rules, logits, torch.cat([given, self.history], 2).flatten(0, 1))
+
     def _propose(self, logits: Float[Tensor, "R V"], length: int) -> tuple[Tensor, Tensor, Tensor]:
         """The 2 x beam best continuations of each sentence, best first: log-probability, token, and the hypothesis it goes on
         from; (B, 2 beam)."""
         sentences, wanted = len(self.active), 2 * self.rule.beam
         probabilities = logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        never = self.never[: 3 if length <= self.rule.least else 2]
+        never = self.early if length <= self.rule.least else self.never
         probabilities.index_fill_(1, never, 0.0)  # never chosen, but part of what the model says
         values, tokens = best(probabilities, min(wanted, logits.shape[1]))
         candidates = (self.logarithms.view(-1, 1) + values.log()).view(sentences, -1)
@@ -100,7 +134,7 @@ class _Search:
     def _finish(self, logarithms: Tensor, chosen: Tensor, origins: Tensor, length: int) -> None:
         """Take note of the hypotheses that end with this step."""
         beam = self.rule.beam
-        ended = (chosen[:, :beam] == self.symbols.end) & (logarithms[:, :beam] > -math.inf)
+        ended = (chosen[:, :beam] == self.end) & (logarithms[:, :beam] > -math.inf)
         for i, place in ended.nonzero().tolist():
             logarithm = logarithms[i, place].item()
             tokens = tuple(self.history[i, origins[i, place]].tolist())
@@ -109,7 +143,7 @@ class _Search:
     def _advance(self, logarithms: Tensor, chosen: Tensor, origins: Tensor) -> Int[Tensor, " R"]:
         """The best continuations that do not end become the hypotheses of the next step."""
         sentences, before = self.logarithms.shape
-        going, places = logarithms.masked_fill(chosen == self.symbols.end, -math.inf).topk(self.rule.beam, dim=1)
+        going, places = logarithms.masked_fill(chosen == self.end, -math.inf).topk(self.rule.beam, dim=1)
         origins = origins.gather(1, places)
         if before == self.rule.beam:
             order = staying(origins)
@@ -147,7 +181,7 @@ class _Search:
         self.active = [self.active[i] for i in places]
         kept = torch.tensor(places, device=self.device)
         self.session.keep(kept, self.rule.beam)
-        self.logarithms, self.history = self.logarithms[kept], self.history[kept]
+        self.logarithms, self.history, self.given = self.logarithms[kept], self.history[kept], self.given[kept]
         return tokens.view(-1, self.rule.beam)[kept].flatten()
 
     def _unfinished(self, index: int) -> list[Hypothesis]:

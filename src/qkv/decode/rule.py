@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -60,6 +60,10 @@ class Beam:
             )
         if self.least > self.most:
             raise QkvError(f"a translation cannot have at least {self.least} and at most {self.most} tokens")
+
+    def at_most(self, most: int) -> Beam:
+        """The same for no more than so many tokens."""
+        return replace(self, most=min(self.most, most), least=min(self.least, most))
 
     def value(self, logarithm: float, length: int) -> float:
         """log P / ((5 + length) / 6) ** length_penalty; the length counts the end symbol (Wu et al. 2016, equation 14)."""

@@ -14,11 +14,11 @@ from qkv import device as machine
 from qkv.attention.sight import Padded, Plain
 from qkv.data.symbols import Symbols
 from qkv.decode.beam import Hypothesis, search
+from qkv.decode.load import finished
 from qkv.decode.rule import Beam
 from qkv.error import QkvError
-from qkv.model.transformer import EncoderDecoder, pack
+from qkv.model.transformer import EncoderDecoder
 from qkv.store import Stored
-from qkv.store import load as load_stored
 
 LONGEST = 1024  # tokens of a source; attention's cost grows with the square
 
@@ -181,9 +181,5 @@ def even(places: list[int], lengths: list[int], tokens: int, threads: int) -> li
 
 
 def load(run: Path | str, *, device: str = "auto", precision: str = "auto") -> Translator:
-    """The finished model of a run folder. `auto` computes in fp32 on a CPU, and in bf16 on a GPU that has it."""
-    where = machine.pick(device, "fp32" if precision == "auto" and not torch.cuda.is_available() else precision)
-    stored = load_stored(run, where.device)
-    model = stored.model.to(where.precision)
-    pack(model)
-    return Translator(Stored(model, stored.source, stored.target))
+    """The finished translator of a run folder. `auto` computes in fp32 on a CPU, and in bf16 on a GPU that has it."""
+    return Translator(finished(run, device=device, precision=precision))

@@ -52,6 +52,12 @@ def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = No
     return lambda x: few(x) if x.numel() <= most else machine.packed_product(x, laid_out, offset)
 
 
+def in_eight_bits(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
+    """x -> x W^T + offset, with W rounded to eight bits, row by row."""
+    laid_out = machine.int8_weight(weight, offset)
+    return lambda x: machine.int8_product(x, laid_out)
+
+
 def of_few_rows(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
     """x -> x W^T + offset for a handful of rows, with the weight as it lies."""
     width, turned = weight.shape[1], machine.turns()

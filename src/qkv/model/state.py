@@ -43,6 +43,8 @@ class Slot(Protocol):
 
     def keep(self, sentences: Move, rows: Move) -> None: ...
 
+    def trim(self, length: int) -> None: ...
+
 
 class Keys:
     """Keys and values of the tokens so far: room for some tokens in every row, so that a step copies nothing."""
@@ -78,6 +80,10 @@ class Keys:
     def keep(self, sentences: Move, rows: Move) -> None:
         self.reorder(rows)
 
+    def trim(self, length: int) -> None:
+        """Forget the tokens after the first `length`."""
+        self.length = min(self.length, length)
+
 
 class Once:
     """Keys and values that never change: the projected memory of a sentence, shared by all its hypotheses."""
@@ -91,6 +97,9 @@ class Once:
     def keep(self, sentences: Move, rows: Move) -> None:
         self.k, self.v = (sentences.apply(each, each.shape[1]) for each in (self.k, self.v))
         self.sight = self.sight.keep(sentences.rows)
+
+    def trim(self, length: int) -> None:
+        """Nothing: it has no part in how far decoding has come."""
 
 
 class State:
@@ -120,3 +129,9 @@ class State:
         moves = Move(sentences), Move(rows)
         for slot in self.slots.values():
             slot.keep(*moves)
+
+    def trim(self, length: int) -> None:
+        """Go back to where only the first `length` tokens had been seen."""
+        self.length = min(self.length, length)
+        for slot in self.slots.values():
+            slot.trim(length)

@@ -16,7 +16,7 @@ from qkv.model.depth import Stack
 from qkv.model.dropout import Noise
 from qkv.model.embedding import Embedding, Table
 from qkv.model.initialise import initialise
-from qkv.model.linear import Linear, packed
+from qkv.model.linear import Linear, in_eight_bits, packed
 from qkv.model.output import Output
 from qkv.model.state import State
 from qkv.model.trace import Trace
@@ -219,6 +219,19 @@ def pack(model: AnyModel) -> None:
             module.packed = packed(module.weight, module.bias)
     if not isinstance(model, Classifier) and machine.packs(model.output.weight):
         model.output.packed = packed(model.output.weight)
+
+
+def quantise(model: AnyModel) -> None:
+    """Keep the weights of linear maps and of the output in eight bits, for inference on this CPU; activations are rounded to
+    eight bits as they come, each product in whole numbers. Norms, embeddings and attention stay as they are.
+
+    Raises QkvError where PyTorch has no such products.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.packed = in_eight_bits(module.weight, module.bias)
+    if not isinstance(model, Classifier):
+        model.output.packed = in_eight_bits(model.output.weight)
 
 
 @overload

@@ -28,7 +28,7 @@ from qkv.train.journal import Journal, Mirror, read
 from qkv.train.loop import Ground, Loop, Watch, said
 from qkv.train.run_folder import RECIPE, differences, held, read_run, write_run
 from qkv.train.task import Task
-from qkv.train.tasks import classifier, labels_of, refuse_misfit, task_of
+from qkv.train.tasks import classifier, labels_of, placed, refuse_misfit, task_of
 
 WEIGHTS = "model.safetensors"
 USED_BY: dict[type, str] = {Translate: "translate", Generate: "generate", MaskedWords: "fill", Classify: "classify"}
@@ -71,7 +71,7 @@ def describe(run: Run, vocabulary: tuple[int, int], labels: tuple[str, ...] = ("
         spec = load_spec(Path(run.start.run))
     else:
         source, target = vocabulary
-        spec = named(run.model, Joint(source) if run.tokenizer.joint else Separate(source, target))
+        spec = placed(run, named(run.model, Joint(source) if run.tokenizer.joint else Separate(source, target)))
     if isinstance(run.objective, Classify):
         spec = classifier(spec, labels, run.objective.pooling)
     for setting in run.changes:

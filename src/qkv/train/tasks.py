@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from qkv.data.corpus import prepare
@@ -63,6 +64,17 @@ def classifier(spec: Model, labels: tuple[str, ...], pooling: Pooling) -> Classi
             raise QkvError("a classifier reads with an encoder, and a model of the shape DecoderOnly has none: choose bert-tiny")
 
 
+def placed(run: Run, spec: Model) -> Model:
+    """A model with as many learned places as the texts of a run need: one that no training reaches would be worth nothing."""
+    if not isinstance(spec.embedding.position, Learned):
+        return spec
+    return replace(spec, embedding=replace(spec.embedding, position=Learned(_needed(run))))
+
+
+def _needed(run: Run) -> int:
+    return run.longest + (0 if isinstance(run.objective, Generate) else FRAME)
+
+
 def refuse_misfit(run: Run, spec: Model) -> None:
     """Raises QkvError where the shape of a model is not that of the objective, or it has too few places for the text."""
     wanted = {Translate: EncoderDecoder, Generate: DecoderOnly, MaskedWords: EncoderOnly, Classify: Classifier}
@@ -73,9 +85,9 @@ def refuse_misfit(run: Run, spec: Model) -> None:
             f"`qkv models` lists the models of every shape"
         )
     position = spec.embedding.position
-    needed = run.longest + (0 if isinstance(run.objective, Generate) else FRAME)
+    needed = _needed(run)
     if isinstance(position, Learned) and position.longest < needed:
         raise QkvError(
             f"{run.model} knows {position.longest} places, and texts of {run.longest} tokens need {needed}: make them shorter by "
-            f"--longest {position.longest - needed + run.longest}, or more places by --set embedding.position='Learned({needed})'"
+            f"--longest {position.longest - needed + run.longest}"
         )

@@ -1,0 +1,101 @@
+"""`qkv fill`, `qkv embed`, `qkv classify`."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qkv.cli.use import Device, Json, Precision, Run, Threads, chunks, sink
+from qkv.error import QkvError, unknown
+
+
+def fill(
+    run: Run,
+    text: Annotated[str, typer.Argument(help="A text with <mask> where a word is missing.")],
+    count: Annotated[int, typer.Option(help="Words for each place.")] = 5,
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """The likeliest words for each <mask> of a text, with their probabilities."""
+    found = _reader(run, device, precision, threads).fill(text, count)
+    if json:
+        print(json_.dumps([[vars(each) for each in place] for place in found], ensure_ascii=False, indent=1))
+        return
+    for number, place in enumerate(found, 1):
+        for each in place:
+            print(f"{f'{number}  ' if len(found) > 1 else ''}{each.probability:.4f}  {each.word:<16} {each.text}")
+
+
+def embed(
+    run: Run,
+    file: Annotated[str, typer.Argument(help="Texts, one a line; - is standard input.")] = "-",
+    pooling: Annotated[str, typer.Option(help="mean (of all tokens) or first (token).")] = "mean",
+    output: Annotated[
+        Path | None, typer.Option(help="A .npy file of all vectors, or JSONL; without it JSONL is printed.")
+    ] = None,
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    device: Device = "auto",
+) -> None:
+    """A vector for each text, by the encoder of any run that has one.
+
+    With --output V.npy all vectors in one array, (texts, width); else a line {"text": ..., "vector": [...]} for each.
+    """
+    import numpy as np
+
+    from qkv.spec.model import FirstToken, MeanToken
+
+    kinds = {"mean": MeanToken(), "first": FirstToken()}
+    if pooling not in kinds:
+        raise unknown("pooling", pooling, kinds)
+    reader = _reader(run, device, precision, threads)
+    if output is not None and output.suffix == ".npy":
+        vectors = [reader.embed(lines, kinds[pooling]).numpy() for lines in chunks(file)]
+        if not vectors:
+            raise QkvError(f"{file} holds no text")
+        try:
+            np.save(output, np.concatenate(vectors), allow_pickle=False)
+        except OSError as error:
+            raise QkvError(f"{output} cannot be written: {error.strerror}") from None
+        return
+    with sink(output) as out:
+        for lines in chunks(file):
+            for line, vector in zip(lines, reader.embed(lines, kinds[pooling]).tolist(), strict=True):
+                print(json_.dumps({"text": line, "vector": [round(x, 6) for x in vector]}, ensure_ascii=False), file=out)
+
+
+def classify(
+    run: Run,
+    file: Annotated[str, typer.Argument(help="Texts, one a line; - is standard input.")] = "-",
+    count: Annotated[int, typer.Option(help="Labels for each text, likeliest first.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """The label of each text and its probability, with a tab between."""
+    reader = _reader(run, device, precision, threads)
+    with sink(output) as out:
+        for lines in chunks(file):
+            for told in reader.classify(lines):
+                best = told[:count]
+                if json:
+                    print(json_.dumps([vars(each) for each in best], ensure_ascii=False), file=out)
+                else:
+                    print("\t".join(f"{each.label}\t{each.probability:.4f}" for each in best), file=out)
+            out.flush()
+
+
+def _reader(run: Path, device: str, precision: str, threads: int) -> Any:
+    from qkv import device as machine
+    from qkv.decode.load import finished
+    from qkv.decode.read import Reader
+
+    machine.prepare(threads)
+    return Reader(finished(run, device=device, precision=precision))

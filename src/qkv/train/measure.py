@@ -1,0 +1,99 @@
+"""How good a finished language model, masked model or classifier is on text that it is given."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qkv.data.documents import encode_pieces, read_pieces
+from qkv.data.labels import read_rows
+from qkv.data.objective import corrupted, window
+from qkv.decode.generate import Writer
+from qkv.decode.likelihood import Window, surprises
+from qkv.decode.read import Reader
+from qkv.error import unknown
+from qkv.look import confusion as picture
+from qkv.model.transformer import Classifier, EncoderOnly
+from qkv.spec.data import Labelled, Texts
+from qkv.spec.objective import MaskedWords
+from qkv.train.evaluate import confusion, macro_f1, perplexity
+from qkv.train.run_folder import RECIPE, read_run
+from qkv.train.texts import special_of
+
+PIECE = 126  # tokens of a text that a masked model is given at once
+
+
+def likelihood(writer: Writer, run: Path, where: Texts, context: int, stride: int, batch_tokens: int) -> list[dict[str, Any]]:
+    """Perplexity per token and per word, and bits per byte, of all documents.
+
+    Bits per byte compare models of any tokenizer: all that the tokens and the ends of documents surprise by, over the bytes of
+    the text in UTF-8, the end of each document counted as one. Words are what white space parts; the end of a line is one, too.
+    """
+    known = run / RECIPE
+    trained = read_run(known).longest if known.is_file() else 1024
+    context = context or int(min(writer.places, trained))
+    how = Window(context, stride or max(1, context // 2))
+    nats = predictions = size = words = 0.0
+    ids: list[int] = []
+    for piece, (tokens, ends, length) in zip(
+        read_pieces(where), encode_pieces(writer.tokenizer, read_pieces(where)), strict=True
+    ):
+        ids += tokens
+        size += length
+        words += len(piece.text.split()) + piece.text.count("\n") + piece.ends
+        if ends:
+            found = surprises(writer.model, ids, writer.symbols, how, batch_tokens)
+            nats, predictions, ids = nats + found.sum().item(), predictions + len(found), []
+    signature = f"tokens:{int(predictions)}|bytes:{int(size)}|words:{int(words)}|context:{how.context}|stride:{how.stride}"
+    return [
+        {"name": "perplexity per token", "value": perplexity(nats / predictions), "signature": signature},
+        {"name": "perplexity per word", "value": perplexity(nats / words), "signature": signature},
+        {"name": "bits per byte", "value": nats / math.log(2) / size, "signature": signature, "digits": 4},
+    ]
+
+
+@torch.inference_mode()
+def restoration(reader: Reader, where: Texts, batch_tokens: int) -> list[dict[str, Any]]:
+    """Perplexity and accuracy at masked words, as in training, always the same ones."""
+    assert isinstance(reader.model, EncoderOnly)
+    special, how, symbols = special_of(reader.tokenizer), MaskedWords(), reader.symbols
+    nats = right = count = number = 0.0
+    for ids, _, _ in encode_pieces(reader.tokenizer, read_pieces(where)):
+        for start in range(0, len(ids), PIECE):
+            spoilt = corrupted(how, np.array(ids[start : start + PIECE]), special, window(0, 0, int(number)))
+            row = torch.tensor([symbols.read(spoilt.ids.tolist())])
+            logits = reader.logits(row)[0, spoilt.places + len(symbols.before)]
+            truth = torch.from_numpy(spoilt.truth)
+            nats += torch.nn.functional.cross_entropy(logits, truth, reduction="sum").item()
+            right += int((logits.argmax(1) == truth).sum())
+            count, number = count + len(truth), number + 1
+    signature = f"masked:{int(count)}|share:{how.share}|context:{PIECE}"
+    return [
+        {"name": "perplexity at masked words", "value": perplexity(nats / count), "signature": signature},
+        {"name": "accuracy at masked words", "value": 100 * right / count, "signature": f"percent|{signature}"},
+    ]
+
+
+def labels(reader: Reader, where: Labelled, path: Path | None) -> list[dict[str, Any]]:
+    """Accuracy and macro F1, and a picture of what was taken for what, if there is a path for it. Raises QkvError for a label
+    that the model does not know."""
+    assert isinstance(reader.model, Classifier)
+    known = reader.model.spec.labels
+    rows = list(read_rows(where))
+    for number, (_, label) in enumerate(rows, 1):
+        if label not in known:
+            raise unknown(f"label in row {number} of {', '.join(where.files)}, which the run does not know:", label, known)
+    told = [known.index(best[0].label) for best in reader.classify([text for text, _ in rows])]
+    truth = [known.index(label) for _, label in rows]
+    if path is not None:
+        picture.draw(confusion(truth, told, len(known)), known, path)
+    signature = f"texts:{len(rows)}|labels:{len(known)}"
+    right = sum(one == other for one, other in zip(told, truth, strict=True))
+    return [
+        {"name": "accuracy", "value": 100 * right / len(rows), "signature": f"percent|{signature}"},
+        {"name": "macro F1", "value": macro_f1(truth, told, len(known)), "signature": signature, "digits": 4},
+    ]
