@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 
 from qkv.attention.attend import BACKENDS, Backend, attend, choose
 from qkv.attention.call import Call
+from qkv.attention.products import QUERIES, SCORES, Products
 from qkv.attention.reference import Reference, weights
-from qkv.attention.sight import Padded, Plain
+from qkv.attention.sight import Packed, Padded, Plain
 from qkv.error import QkvError
 from qkv.spec.pattern import Causal, Full
 
@@ -31,10 +34,17 @@ def calls(draw: st.DrawFn, dtype: torch.dtype = torch.float64) -> Call:
     return Call(made(queries), made(keys), made(keys), draw(st.sampled_from([Full(), Causal()])), sight, first)
 
 
+def learning(call: Call) -> Call:
+    """The same call by somebody who asks for gradients."""
+    leaves = {name: getattr(call, name).detach().clone().requires_grad_() for name in ("q", "k", "v")}
+    return replace(call, **leaves)
+
+
 def run(backend: Backend, call: Call) -> list[torch.Tensor]:
     """What a backend gives, and its gradients."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (call.q, call.k, call.v)]
-    attended = backend.run(Call(*leaves, call.pattern, call.keys, call.first))
+    call = learning(call)
+    leaves = [call.q, call.k, call.v]
+    attended = backend.run(call)
     generator = torch.Generator().manual_seed(0)
     upstream = torch.randn(attended.shape, dtype=torch.float64, generator=generator).to(attended.dtype)
     return [attended.detach(), *torch.autograd.grad((attended * upstream).sum(), leaves)]
@@ -44,7 +54,7 @@ def run(backend: Backend, call: Call) -> list[torch.Tensor]:
 @settings(max_examples=60)
 @given(call=calls())
 def test_every_backend_equals_the_reference_forward_and_backward(backend: Backend, call: Call) -> None:
-    if not backend.declines(call):
+    if not backend.declines(learning(call)):
         torch.testing.assert_close(run(backend, call), run(Reference(), call), rtol=0, atol=1e-12)
 
 
@@ -128,14 +138,48 @@ def test_the_reference_declines_what_would_not_fit_in_memory() -> None:
 
 def test_the_chooser_says_who_declined_and_why() -> None:
     q = torch.zeros(1, 1, 2, 4)
-    assert str(choose(Call(q, q, q))) == "fused runs"
+    idle = "products declined: it is for training, and no gradient is asked for"
+    assert str(choose(Call(q, q, q))) == f"{idle}; fused runs"
     mixed = choose(Call(q, q, q.double()))
     assert isinstance(mixed.backend, Reference)
-    assert (
-        str(mixed)
-        == "fused declined: q, k and v differ in precision: torch.float32, torch.float32, torch.float64; reference runs"
-    )
+    differ = "q, k and v differ in precision: torch.float32, torch.float32, torch.float64"
+    assert str(mixed) == f"{idle}; fused declined: {differ}; reference runs"
     assert attend(Call(q, q, q.double())).shape == q.shape
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "who"), [("bfloat16", 4, "products"), ("float32", 4, "fused"), ("float32", 512, "products")]
+)
+def test_training_on_a_cpu_takes_the_quickest(dtype: str, length: int, who: str) -> None:
+    q = torch.zeros(1, 1, length, 4, dtype=getattr(torch, dtype))
+    assert choose(learning(Call(q, q, q, Causal()))).backend.name == who
+    with torch.no_grad():
+        assert choose(learning(Call(q, q, q, Causal()))).backend.name == "fused"
+
+
+def test_products_decline_weights_that_are_kept_too_long() -> None:
+    q = torch.empty(64, 16, 2048, 4, dtype=torch.bfloat16, requires_grad=True)
+    assert "8192 MiB" in choose(Call(q, q, q, Causal())).declined[0][1]
+
+
+@pytest.mark.parametrize("pattern", [Full(), Causal()], ids=["full", "causal"])
+@pytest.mark.parametrize("rows", [1, 11], ids=["one bias for all", "a bias for each row"])
+def test_products_in_many_blocks_equal_the_reference(pattern: Full | Causal, rows: int) -> None:
+    """More queries than a block has, more scores than are computed at once, documents, and a bias that is learned."""
+    generator = torch.Generator().manual_seed(0)
+    batch, heads, length = 11, 2, 2 * QUERIES + 5
+    assert batch * heads * length**2 > SCORES
+    documents = torch.randint(0, 3, (batch, length), generator=generator).sort(1).values
+    drawn = [torch.randn(batch, heads, length, 3, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(4)]
+    bias = torch.randn(rows, heads, length, length, dtype=torch.float64, generator=generator).requires_grad_()
+    *qkv, upstream = drawn
+    for sight in (Plain(), Padded(torch.arange(batch) * 20), Packed(documents, documents)):
+        call = Call(*qkv, pattern, sight, bias=bias)
+        found, expected = (
+            torch.autograd.grad((backend.run(call) * upstream).sum(), [*qkv, bias]) for backend in (Products(), Reference())
+        )
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+        torch.testing.assert_close(Products().run(call), Reference().run(call), rtol=0, atol=1e-12)
 
 
 def test_the_chooser_names_every_reason_where_all_decline() -> None:

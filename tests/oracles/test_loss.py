@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qkv.train.loss import ROWS, Smoothing, reference, smoothed_cross_entropy
+from qkv.train.loss import ROWS, SLABS, Smoothing, reference, smoothed_cross_entropy
 
 
 def by_pytorch(hidden: Tensor, weight: Tensor, target: Tensor, smoothing: Smoothing) -> tuple[Tensor, Tensor]:
@@ -108,3 +108,21 @@ def test_the_plain_loss_knows_no_smoothing() -> None:
     losses = [smoothed_cross_entropy(*inputs, Smoothing(amount)) for amount in (0.0, 0.4)]
     assert losses[0][1] == losses[1][1] == pytest.approx(losses[0][0].item())
     assert losses[1][0] != losses[0][0]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_without_gradients_the_values_are_the_same(precision: torch.dtype) -> None:
+    hidden, weight, target = made(2 * ROWS + 5, 60, 16)
+    inputs = (hidden.float(), weight.float(), target, Smoothing(0.1), precision)
+    with torch.no_grad():
+        found = smoothed_cross_entropy(*inputs)
+    torch.testing.assert_close(found, smoothed_cross_entropy(*inputs), rtol=1e-6, atol=0)
+
+
+def test_many_slabs_in_a_lower_precision_are_multiplied_out_whole() -> None:
+    hidden, weight, target = made(ROWS * SLABS + ROWS + 3, 30, 8)
+    hidden, weight = hidden.float(), weight.float()
+    found = values_and_gradients(smoothed_cross_entropy, hidden, weight, target, Smoothing(0.1), precision=torch.bfloat16)
+    expected = values_and_gradients(reference, hidden, weight, target, Smoothing(0.1))
+    for mine, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, exact, rtol=2e-2, atol=2e-2 * exact.abs().max().item())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qkv.attention.call import Call
 from qkv.attention.fused import Fused
+from qkv.attention.products import Products
 from qkv.attention.reference import Reference
 from qkv.error import QkvError
 
@@ -26,7 +27,7 @@ class Backend(Protocol):
     def run(self, call: Call) -> Float[Tensor, "B H T K"]: ...
 
 
-BACKENDS: tuple[Backend, ...] = (Fused(), Reference())
+BACKENDS: tuple[Backend, ...] = (Products(), Fused(), Reference())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 ROWS = 256  # a slab of logits of this many rows and 10,000 columns is 10 MB in fp32
+SLABS = 4  # of gradients in a lower precision, multiplied out at once: what comes of it has to be widened and added
 SMALLEST = 1e-30  # a probability whose logarithm is still exact in fp32
 
 
@@ -67,6 +68,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         wrong = amount / (entries - 1)
         right = 1 - amount - wrong
         narrow = weight.to(precision)
+        mixed = precision != hidden.dtype
         every = weight.sum(0)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
@@ -74,28 +76,33 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         total_offset = 0.0 if offset is None else offset.sum()
         plain = hidden.new_zeros((), dtype=torch.float64)
         spread = hidden.new_zeros((), dtype=torch.float64)
+        # made once: to ask for new pages takes longer than to fill them
+        logits, shares = hidden.new_empty(2, min(ROWS, len(hidden)), entries)
+        slabs = narrow.new_empty(min(ROWS * SLABS, len(hidden)), entries) if mixed else shares
         for start in range(0, len(hidden), ROWS):
             rows = hidden[start : start + ROWS]
             truth = target[start : start + ROWS, None]
-            slab = _logits(rows, narrow, offset)
+            into = start % len(slabs)
+            gradient = slabs[into : into + len(rows)]
+            slab = _logits(rows, narrow, offset, logits[: len(rows)], gradient)
             of_truth = slab.gather(1, truth)
-            slab = torch.softmax(slab, -1)
-            likely = slab.gather(1, truth)
-            if likely.min() > SMALLEST:
-                normaliser = of_truth - likely.log()
-            else:  # the logarithm would lose what the softmax rounded away
-                normaliser = _logits(rows, narrow, offset).logsumexp(-1, keepdim=True)
+            share = torch.softmax(slab, -1, out=shares[: len(rows)])
+            likely = share.gather(1, truth)
+            # quicker, unless it would lose what the softmax rounded away
+            lost = likely.min() <= SMALLEST
+            normaliser = slab.logsumexp(-1, keepdim=True) if lost else of_truth - likely.log()
             plain += (normaliser - of_truth).sum()
             spread += entries * normaliser.sum() - (rows @ every).sum() - len(rows) * total_offset
-            slab.scatter_add_(1, truth, slab.new_full((1, 1), -right).expand(len(rows), 1))
+            share.scatter_add_(1, truth, share.new_full((1, 1), -right).expand(len(rows), 1))
             if offset_gradient is not None:
-                offset_gradient += slab.sum(0)
-            gradient = slab.to(precision)
+                offset_gradient += share.sum(0)
+            gradient.copy_(share)
             torch.sub((gradient @ narrow).to(hidden.dtype), every, alpha=wrong, out=hidden_gradient[start : start + ROWS])
-            if precision == weight.dtype:
+            if not mixed:
                 weight_gradient.addmm_(gradient.t(), rows)
-            else:
-                weight_gradient += gradient.t() @ rows.to(precision)
+            elif into + ROWS >= len(slabs) or start + ROWS >= len(hidden):
+                done = hidden[start - into : start + len(rows)].to(precision)
+                weight_gradient += slabs[: len(done)].t() @ done
         weight_gradient -= wrong * hidden.sum(0)
         ctx.save_for_backward(hidden_gradient, weight_gradient, offset_gradient)  # pyright: ignore
         plain = plain.to(hidden.dtype)
@@ -109,10 +116,33 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         return of_hidden * gradient, of_weight * gradient, None if of_offset is None else of_offset * gradient, None, None, None
 
 
-def _logits(rows: Tensor, narrow: Tensor, offset: Tensor | None) -> Tensor:
-    """The logits of some rows, multiplied in the precision of the weight, in that of the rows."""
-    slab = (rows.to(narrow.dtype) @ narrow.t()).to(rows.dtype)
-    return slab if offset is None else slab.add_(offset)
+def _logits(rows: Tensor, narrow: Tensor, offset: Tensor | None, out: Tensor, room: Tensor) -> Tensor:
+    """The logits of some rows, multiplied in the precision of the weight, in that of the rows; `room` has that of the weight."""
+    if rows.dtype == narrow.dtype:
+        torch.mm(rows, narrow.t(), out=out)
+    else:
+        out.copy_(torch.mm(rows.to(narrow.dtype), narrow.t(), out=room))
+    return out if offset is None else out.add_(offset)
+
+
+def _value(
+    hidden: Tensor, weight: Tensor, offset: Tensor | None, target: Tensor, smoothing: Smoothing, precision: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The two losses without any gradient, which is two thirds of the work."""
+    entries, narrow, every = len(weight), weight.to(precision), weight.sum(0)
+    wrong = smoothing.amount / (entries - 1)
+    total_offset = 0.0 if offset is None else offset.sum()
+    plain, spread = hidden.new_zeros(2, dtype=torch.float64)
+    logits = hidden.new_empty(min(ROWS, len(hidden)), entries)
+    room = torch.empty_like(logits, dtype=precision)
+    for start in range(0, len(hidden), ROWS):
+        rows = hidden[start : start + ROWS]
+        slab = _logits(rows, narrow, offset, logits[: len(rows)], room[: len(rows)])
+        normaliser = slab.logsumexp(-1)
+        plain += (normaliser - slab.gather(1, target[start : start + ROWS, None])[:, 0]).sum()
+        spread += entries * normaliser.sum() - (rows @ every).sum() - len(rows) * total_offset
+    smoothed = (1 - smoothing.amount - wrong) * plain + wrong * spread
+    return smoothed.to(hidden.dtype), plain.to(hidden.dtype)
 
 
 def smoothed_cross_entropy(
@@ -128,4 +158,6 @@ def smoothed_cross_entropy(
     `precision` is that of the two large matrix products; all else is in the precision of `hidden`.
     """
     precision = hidden.dtype if precision == torch.float32 else precision
+    if not torch.is_grad_enabled():
+        return _value(hidden, weight, offset, target, smoothing, precision)
     return _SmoothedCrossEntropy.apply(hidden, weight, offset, target, smoothing.amount, precision)  # pyright: ignore
