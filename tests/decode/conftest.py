@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from qkv.data.symbols import END, OURS, UNKNOWN, Symbols
+from qkv.data.symbols import END, MASK, OURS, UNKNOWN, Symbols
 from qkv.data.tokenizer import Tokenizer
+from qkv.decode.generate import Writer
+from qkv.decode.read import Reader
 from qkv.decode.translate import Translator
-from qkv.model.transformer import EncoderDecoder, build
+from qkv.model.transformer import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, build
+from qkv.papers.bert import bert
+from qkv.papers.gpt import gpt
 from qkv.papers.transformer import transformer
 from qkv.spec.data import AtMost
 from qkv.spec.data import Tokenizer as TokenizerSpec
+from qkv.spec.model import Classifier as ClassifierSpec
 from qkv.spec.model import Joint, Separate, Untied
 from qkv.store import Stored
 
@@ -62,6 +68,82 @@ def translator() -> Translator:
     # an unknown piece has no spelling: a translation in which there is one could not be read back, so let there be few
     model.output.weight.data[UNKNOWN] = -8 * AWAY
     return Translator(Stored(model, source, target))
+
+
+# Models with one side
+
+PANGRAM = "the quick brown fox jumps over the lazy dog. pack my box with five dozen liquor jugs!"
+
+
+def _decoder(entries: int, *, seed: int = 0, sharpness: float = 3.0, ending: float = 0.1, **how: Any) -> DecoderOnly:
+    """A random decoder; the sharper, the more it prefers some tokens to others."""
+    spec = replace(gpt(Joint(entries), **{"width": 16, "heads": 2, "depth": 1, "longest": 40} | how), tie=Untied())
+    model = build(spec, seed).double().eval()
+    # the initial deviation is small: without more, every token would be as likely as any other
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.data *= 12.0
+    model.output.weight.data *= sharpness
+    away = torch.full((spec.width,), 0.5, dtype=torch.float64)
+    model.decoder.norm.bias.data += away
+    model.output.weight.data[END] = ending * sharpness * away
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_decoder() -> Callable[..., DecoderOnly]:
+    """Makes random decoders of some vocabulary."""
+    return _decoder
+
+
+def _tokenizer(kind: str, text: Sequence[str] = (PANGRAM,) * 4, *extra: str) -> Tokenizer:
+    return Tokenizer.train(TokenizerSpec(kind, AtMost(400), extra=extra), text)
+
+
+def _writer(kind: str = "characters", **how: Any) -> Writer:
+    tokenizer = _tokenizer(kind)
+    return Writer(Stored(_decoder(tokenizer.size, **how), tokenizer, tokenizer))
+
+
+@pytest.fixture(scope="session")
+def make_writer() -> Callable[..., Writer]:
+    """Makes random writers with a tokenizer of some kind."""
+    return _writer
+
+
+@pytest.fixture(scope="session")
+def writer() -> Writer:
+    """A random writer of characters that ends some texts early and others not at all."""
+    return _writer(ending=0.35, seed=4)
+
+
+def _encoder(entries: int, *, seed: int = 0, shape: type = EncoderOnly, **how: Any) -> Any:
+    """A random encoder, by itself or as a classifier, in fp64."""
+    spec = bert(Joint(entries), **{"width": 16, "heads": 2, "depth": 2, "longest": 40} | how)
+    if shape is Classifier:
+        spec = ClassifierSpec(spec.vocabulary, spec.width, spec.embedding, spec.encoder, ("yes", "no", "perhaps"))
+    model = build(spec, seed).double().eval()
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.data *= 12.0
+    return model
+
+
+def _reader(kind: str = "bpe", *extra: str, **how: Any) -> Reader:
+    tokenizer = _tokenizer(kind, (PANGRAM,) * 4, *(extra or (MASK,)))
+    return Reader(Stored(_encoder(tokenizer.size, **how), tokenizer, tokenizer))
+
+
+@pytest.fixture(scope="session")
+def make_reader() -> Callable[..., Reader]:
+    """Makes random readers with a tokenizer of some kind."""
+    return _reader
+
+
+@pytest.fixture(scope="session")
+def reader() -> Reader:
+    """A random encoder of word pieces, among them a mask."""
+    return _reader()
 
 
 def random_sources(count: int, entries: int, *, longest: int = 9, seed: int = 0) -> list[list[int]]:

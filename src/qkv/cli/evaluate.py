@@ -9,10 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from qkv.cli.train import two_fields
-from qkv.cli.use import BatchTokens, BeamSize, Device, Json, Penalty, Run, Thorough, Threads, beam_rule, chunks, warn_too_long
+from qkv.cli.use import (
+    BatchTokens,
+    BeamSize,
+    Device,
+    Json,
+    Penalty,
+    Precision,
+    Run,
+    Thorough,
+    Threads,
+    beam_rule,
+    chunks,
+    sink,
+    warn_too_long,
+)
 from qkv.error import QkvError
 
-AnyPrecision = Annotated[str, typer.Option(help="auto, fp32, bf16 or int8.")]
 TextFile = Annotated[str | None, typer.Option(help="Text to be told how likely it is: for language models.")]
 
 
@@ -34,7 +47,7 @@ def evaluate(
     thorough: Thorough = False,
     tokenise: Annotated[str, typer.Option(help="sacreBLEU's tokenisation; `none` for text that is tokenised already.")] = "13a",
     output: Annotated[Path | None, typer.Option(help="Also write the translations here.")] = None,
-    precision: AnyPrecision = "auto",
+    precision: Precision = "auto",
     threads: Threads = 0,
     batch_tokens: BatchTokens = 8192,
     device: Device = "auto",
@@ -43,26 +56,26 @@ def evaluate(
     """Translators: BLEU and chrF, by sacreBLEU, with their signatures. Language models: perplexity and bits per byte.
     Classifiers: accuracy and macro F1. Masked models: the perplexity and accuracy at masked words.
 
-    Give --source and --target, or --text, or --table, as the run needs.
+    Give --source and --target, or --text, or --table, as the run needs. With --precision int8 everything is measured in fp32,
+    too, and the change is said.
     """
     given = [name for name, value in (("--source", source), ("--text", text), ("--table", table)) if value is not None]
     if len(given) != 1 or (source is None) != (target is None):
         raise QkvError("give --source and --target for a translator, --text for a language model, or --table for a classifier")
-    if source is not None and target is not None:
+    if source is not None:
         from qkv.train.evaluate import refuse_unknown
 
         refuse_unknown(tokenise)
-        results = _translations(run, source, target, beam_rule(beam, length_penalty, thorough), locals())
-    elif text is not None:
-        results = _likelihood(run, text, documents, context, stride, device, precision, threads, batch_tokens)
-    else:
-        assert table is not None
-        results = _labels(run, table, fields, picture, device, precision, threads)
+    options = locals()
+    results = _measured(run, given[0], options)
+    if precision == "int8":
+        exact = _measured(run, given[0], options | {"precision": "fp32", "output": None, "picture": None})
+        results = [_beside(*pair) for pair in zip(results, exact, strict=True)]
     if json:
         print(json_.dumps(results, indent=1))
         return
     for result in results:
-        print(f"{result['name']} {result['value']:.{result.get('digits', 2)}f}   {result['signature']}")
+        print(f"{result['name']} {_shown(result, 'value')}   {result['signature']}{_change(result)}")
 
 
 def score(
@@ -71,7 +84,7 @@ def score(
     target: Annotated[str | None, typer.Option(help="What is to be scored as their translations.")] = None,
     text: Annotated[str | None, typer.Option(help="Texts, one a line, for a language or a masked model.")] = None,
     length_penalty: Penalty = 0.6,
-    precision: AnyPrecision = "auto",
+    precision: Precision = "auto",
     threads: Threads = 0,
     batch_tokens: BatchTokens = 4096,
     device: Device = "auto",
@@ -82,20 +95,23 @@ def score(
     A translator's is the score that `qkv translate --scores` reports; a language model's the log-probability of the line and its
     end; a masked model's the sum of the log-probabilities of its tokens, each masked in its turn.
     """
-    from qkv.decode.engine import load
+    from qkv.decode.generate import Writer
+    from qkv.decode.read import Reader
     from qkv.decode.translate import Translator
+    from qkv.model.transformer import DecoderOnly, EncoderDecoder
 
     if (text is None) == (source is None) or (source is None) != (target is None):
         raise QkvError("give --source and --target for a translator, or --text for a language model or a masked model")
-    model = load_any(load, run, device, precision, threads)
-    if isinstance(model, Translator):
+    stored = _loaded(run, device, precision, threads)
+    if isinstance(stored.model, EncoderDecoder):
         if source is None or target is None:
             raise QkvError(f"{run} is a translator: give --source and --target")
         sources, targets = _parallel(source, target)
-        found = model.score(sources, targets, length_penalty, batch_tokens=batch_tokens)
+        found = Translator(stored).score(sources, targets, length_penalty, batch_tokens=batch_tokens)
+    elif text is None:
+        raise QkvError(f"{run} is no translator: give --text")
     else:
-        if text is None:
-            raise QkvError(f"{run} is no translator: give --text")
+        model = Writer(stored) if isinstance(stored.model, DecoderOnly) else Reader(stored)
         found = model.score([line for lines in chunks(text) for line in lines])
     if json:
         print(json_.dumps(found))
@@ -104,56 +120,96 @@ def score(
         print(f"{value:.6f}")
 
 
-def load_any(load: Any, run: Path, device: str, precision: str, threads: int) -> Any:
+def _loaded(run: Path, device: str, precision: str, threads: int) -> Any:
     """A run, ready for use by a process that is set up for it."""
     from qkv import device as machine
+    from qkv.decode.load import finished
 
     machine.prepare(threads)
-    return load(run, device=device, precision=precision)
+    return finished(run, device=device, precision=precision)
 
 
-def _translations(run: Path, source: str, target: str, rule: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    from qkv.decode.translate import load
+def _measured(run: Path, given: str, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is to be measured of a run, which must be of a shape that goes with the text that was given."""
+    from qkv.decode.load import SHAPES
+    from qkv.model.transformer import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly
+
+    stored = _loaded(run, options["device"], options["precision"], options["threads"])
+    ways: dict[type, tuple[str, Any]] = {
+        EncoderDecoder: ("--source", _translations),
+        DecoderOnly: ("--text", _likelihood),
+        EncoderOnly: ("--text", _restoration),
+        Classifier: ("--table", _labels),
+    }
+    wanted, measure = ways[type(stored.model)]
+    if given != wanted:
+        raise QkvError(
+            f"{run} is {SHAPES[type(stored.model)][0]}: give {'--source and --target' if wanted == '--source' else wanted}"
+        )
+    return measure(stored, options)
+
+
+def _translations(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from qkv.decode.translate import Translator
     from qkv.train.evaluate import bleu, chrf
 
-    sources, targets = _parallel(source, target)
-    translator = load_any(load, run, options["device"], options["precision"], options["threads"])
+    sources, targets = _parallel(options["source"], options["target"])
+    rule = beam_rule(options["beam"], options["length_penalty"], options["thorough"])
+    translator = Translator(stored)
     warn_too_long(translator, sources, 0)
     found = [best[0].text for best in translator.translate(sources, rule, batch_tokens=options["batch_tokens"])]
     if options["output"]:
-        options["output"].write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
+        with sink(options["output"]) as out:
+            out.writelines(f"{line}\n" for line in found)
     return [vars(result) for result in (bleu(found, targets, options["tokenise"]), chrf(found, targets))]
 
 
-def _likelihood(
-    run: Path, text: str, documents: str, context: int, stride: int, device: str, precision: str, threads: int, batch_tokens: int
-) -> list[dict[str, Any]]:
-    from qkv.cli.train import texts_of
-    from qkv.decode.engine import load
+def _likelihood(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     from qkv.decode.generate import Writer
+    from qkv.train.measure import likelihood
+
+    wide = options["context"], options["stride"]
+    return likelihood(Writer(stored), options["run"], _texts(options), *wide, options["batch_tokens"])
+
+
+def _restoration(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     from qkv.decode.read import Reader
-    from qkv.train.measure import likelihood, restoration
+    from qkv.train.measure import restoration
 
-    where = texts_of([text], documents, documents)
-    model = load_any(load, run, device, precision, threads)
-    if isinstance(model, Writer):
-        return likelihood(model, run, where, context, stride, batch_tokens)
-    if isinstance(model, Reader):
-        return restoration(model, where, batch_tokens)
-    raise QkvError(f"{run} is a translator: give --source and --target")
+    return restoration(Reader(stored), _texts(options))
 
 
-def _labels(
-    run: Path, table: str, fields: str, picture: Path | None, device: str, precision: str, threads: int
-) -> list[dict[str, Any]]:
-    from qkv.decode.load import finished
+def _labels(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     from qkv.decode.read import Reader
     from qkv.spec.data import Labelled
     from qkv.train.measure import labels
 
-    where = Labelled((table,), two_fields(fields, "--fields is TEXT,LABEL"))
-    reader = load_any(finished, run, device, precision, threads)
-    return labels(Reader(reader), where, picture)
+    where = Labelled((options["table"],), two_fields(options["fields"], "--fields is TEXT,LABEL"))
+    return labels(Reader(stored), where, options["picture"])
+
+
+def _texts(options: dict[str, Any]) -> Any:
+    from qkv.cli.train import texts_of
+
+    return texts_of([options["text"]], options["documents"], options["documents"])
+
+
+def _beside(rounded: dict[str, Any], exact: dict[str, Any]) -> dict[str, Any]:
+    """What was measured in int8, with what it is in fp32 and the change in per cent, if there was anything to change."""
+    before, now = exact["value"], rounded["value"]
+    return rounded | {"fp32": before, "change_in_percent": 100 * (now / before - 1) if before else None}
+
+
+def _shown(result: dict[str, Any], name: str) -> str:
+    return f"{result[name]:.{result.get('digits', 2)}f}"
+
+
+def _change(result: dict[str, Any]) -> str:
+    if "fp32" not in result:
+        return ""
+    change = result["change_in_percent"]
+    said = "" if change is None else f", which int8 changes by {change:+.2f}%"
+    return f"   (fp32: {_shown(result, 'fp32')}{said})"
 
 
 def _parallel(source: str, target: str) -> tuple[list[str], list[str]]:

@@ -20,7 +20,9 @@ def generate(
     ] = None,
     prompts: Annotated[str | None, typer.Option(help="A file of prompts, one a line, written on together.")] = None,
     length: Annotated[int, typer.Option(help="Tokens to write at most.")] = 200,
-    count: Annotated[int, typer.Option(help="Continuations of each prompt.")] = 1,
+    count: Annotated[
+        int | None, typer.Option(help="Continuations of each prompt: 1 unless said, or one of each of the --groups.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the dice: the same seed writes the same text.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy", help="The most likely token every time.")] = False,
     temperature: Annotated[float | None, typer.Option(help="Below 1 the likely become likelier.")] = None,
@@ -56,8 +58,9 @@ def generate(
 ) -> None:
     """Write on from a prompt, or from many at once. Without options tokens are drawn as likely as the model finds them."""
     from qkv import device as machine
+    from qkv.decode.diverse import Diverse
     from qkv.decode.generate import Greedy, Sample, Writer
-    from qkv.decode.load import finished
+    from qkv.decode.load import INT8, finished
 
     if prompt is not None and prompts is not None:
         raise QkvError("give one prompt, or a file of them by --prompts, not both")
@@ -66,37 +69,47 @@ def generate(
     how = _how(locals(), writer)
     rules = _rules(locals(), writer)
     given = _prompts(prompt, prompts)
-    if stream:
-        if len(given) != 1 or count != 1 or not isinstance(how, Greedy | Sample):
-            raise QkvError("--stream shows one text as it is drawn: give one prompt, no --count, --beam, --contrastive, --draft")
-        _stream(writer, given[0], how, rules, length, stop or [], only_new)
-        return
+    if stream and (json or len(given) != 1 or count not in (None, 1) or not isinstance(how, Greedy | Sample)):
+        raise QkvError("--stream shows one text as it is drawn: one prompt, no --count, --json, --beam, --contrastive, --draft")
+    _warn_little_room(writer, given, length)
+    if precision == INT8:
+        _warn_rounded(run, writer)
+    choice = {"length": length, "stop": stop or []}
+    with sink(output) as out:
+        if stream:
+            print("" if only_new else given[0], end="", file=out, flush=True)
+            for piece in writer.stream(given[0], how, rules, **choice):
+                print(piece, end="", file=out, flush=True)
+            print(file=out)
+            return
+        usual = how.groups if isinstance(how, Diverse) else 1
+        found = writer.generate(given, how, rules, count=usual if count is None else count, **choice)
+        for number, (each, continuations) in enumerate(zip(given, found, strict=True), 1):
+            for continuation in continuations:
+                print(_shown(number, "" if only_new else each, continuation, json), file=out)
+
+
+def _shown(number: int, before: str, continuation: Any, json: bool) -> str:
+    text = before + continuation.text
+    if not json:
+        return text
+    record = {"prompt": number, "text": text, "tokens": len(continuation.tokens), "finished": continuation.finished}
+    return json_.dumps(record, ensure_ascii=False)
+
+
+def _warn_little_room(writer: Any, given: list[str], length: int) -> None:
     room = min(writer.places - len(writer.given(each)) for each in given)
     if room < length:
         warn(f"the model knows {writer.places} places: the longest prompt leaves room for {room} tokens, not {length}")
-    with sink(output) as out:
-        found = writer.generate(given, how, rules, length=length, stop=stop or [], count=count)
-        for number, (each, continuations) in enumerate(zip(given, found, strict=True), 1):
-            for continuation in continuations:
-                text = continuation.text if only_new else each + continuation.text
-                if json:
-                    record = {
-                        "prompt": number,
-                        "text": text,
-                        "tokens": len(continuation.tokens),
-                        "finished": continuation.finished,
-                    }
-                    print(json_.dumps(record, ensure_ascii=False), file=out)
-                else:
-                    print(text, file=out)
 
 
-def _stream(writer: Any, prompt: str, how: Any, rules: list[Any], length: int, stop: list[str], only_new: bool) -> None:
-    if not only_new:
-        print(prompt, end="", flush=True)
-    for piece in writer.stream(prompt, how, rules, length=length, stop=stop):
-        print(piece, end="", flush=True)
-    print()
+def _warn_rounded(run: Path, writer: Any) -> None:
+    """Say what the precision costs."""
+    from qkv.train.rounding import cost
+
+    found = cost(run, writer)
+    unknown = "the text of the run is gone, so nobody knows what int8 costs: `qkv evaluate --text F --precision int8` measures it"
+    warn(unknown if found is None else str(found))
 
 
 def _prompts(prompt: str | None, file: str | None) -> list[str]:
@@ -118,7 +131,8 @@ def _how(options: dict[str, Any], writer: Any) -> Any:
     from qkv.decode.rule import Beam
     from qkv.decode.speculate import Speculative
 
-    ways = {name: options[name] for name in ("greedy", "beam", "contrastive", "draft") if options[name]}
+    asked = {"greedy": options["greedy"]} | {name: options[name] is not None for name in ("beam", "contrastive", "draft")}
+    ways = [name for name, whether in asked.items() if whether]
     if len(ways) > 1:
         raise QkvError(f"{' and '.join(f'--{name}' for name in ways)} are different ways to choose a token: give one of them")
     if options["groups"] is not None and "beam" not in ways:
@@ -126,7 +140,7 @@ def _how(options: dict[str, Any], writer: Any) -> Any:
     if "greedy" in ways:
         return Greedy()
     if "contrastive" in ways:
-        return Contrastive(options["top_k"] or 4, options["contrastive"])
+        return Contrastive(4 if options["top_k"] is None else options["top_k"], options["contrastive"])
     if "draft" in ways:
         stored = finished(options["draft"], device=options["device"], precision=options["precision"])
         if stored.target.fingerprint != writer.tokenizer.fingerprint:
@@ -158,6 +172,6 @@ def _rules(options: dict[str, Any], writer: Any) -> list[Any]:
         ("typical", sample.Typical),
     )
     for name, rule in narrowing:
-        if options[name] is not None and not (name == "top_k" and options["contrastive"]):
+        if options[name] is not None and not (name == "top_k" and options["contrastive"] is not None):
             made.append(rule(options[name]))
     return made

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qkv.cli.console import warn
 from qkv.cli.use import Device, Json, Precision, Run, Threads, chunks, sink
 from qkv.error import QkvError, unknown
 
@@ -23,12 +24,14 @@ def fill(
 ) -> None:
     """The likeliest words for each <mask> of a text, with their probabilities."""
     found = _reader(run, device, precision, threads).fill(text, count)
-    if json:
-        print(json_.dumps([[vars(each) for each in place] for place in found], ensure_ascii=False, indent=1))
-        return
-    for number, place in enumerate(found, 1):
-        for each in place:
-            print(f"{f'{number}  ' if len(found) > 1 else ''}{each.probability:.4f}  {each.word:<16} {each.text}")
+    with sink(None) as out:
+        if json:
+            print(json_.dumps([[vars(each) for each in place] for place in found], ensure_ascii=False, indent=1), file=out)
+            return
+        for number, place in enumerate(found, 1):
+            for each in place:
+                before = f"{number}  " if len(found) > 1 else ""
+                print(f"{before}{each.probability:.4f}  {each.word:<16} {each.text}", file=out)
 
 
 def embed(
@@ -80,9 +83,13 @@ def classify(
     json: Json = False,
 ) -> None:
     """The label of each text and its probability, with a tab between."""
-    reader = _reader(run, device, precision, threads)
+    if count < 1:
+        raise QkvError(f"--count {count}: a text is told at least 1 label")
+    reader, number = _reader(run, device, precision, threads), 0
     with sink(output) as out:
         for lines in chunks(file):
+            _warn_cut(reader, lines, number)
+            number += len(lines)
             for told in reader.classify(lines):
                 best = told[:count]
                 if json:
@@ -90,6 +97,14 @@ def classify(
                 else:
                     print("\t".join(f"{each.label}\t{each.probability:.4f}" for each in best), file=out)
             out.flush()
+
+
+def _warn_cut(reader: Any, lines: list[str], before: int) -> None:
+    """Say which texts, of which `before` came earlier, are longer than what is read of them."""
+    places = reader.too_long(lines)
+    if places:
+        shown = ", ".join(str(before + place + 1) for place in places[:5])
+        warn(f"{len(places)} texts are longer than {reader.room} tokens and are read up to there, as in training (line {shown})")
 
 
 def _reader(run: Path, device: str, precision: str, threads: int) -> Any:

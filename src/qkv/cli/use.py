@@ -20,7 +20,7 @@ CHUNK = 5000  # lines read at a time: sorted by length among themselves, so that
 Run = Annotated[Path, typer.Argument(help="The run folder.")]
 BeamSize = Annotated[int, typer.Option(help="Hypotheses side by side; 1 is greedy.")]
 Penalty = Annotated[float, typer.Option(help="Of length, as in GNMT; 0 favours short translations.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or int8.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves it to PyTorch.")]
 BatchTokens = Annotated[int, typer.Option(help="Positions of a batch, its hypotheses counted.")]
 Thorough = Annotated[bool, typer.Option("--thorough", help="Search on until nothing better can come, however unlikely it is.")]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from qkv.data import unigram
-from qkv.data.symbols import SPECIALS, UNKNOWN, Symbols
+from qkv.data.symbols import MASK, SPECIALS, UNKNOWN, Symbols
 from qkv.data.text import Pair
 from qkv.error import QkvError
 from qkv.spec import data as spec
@@ -99,20 +100,22 @@ class Tokenizer:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """The numbers of the pieces of each text, without start or end; many texts at once are cut in parallel."""
-        try:
-            encodings = self._wrapped.encode_batch_fast(texts, add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError):
-            # The library takes half a character for something that is not text at all, and does not say in which.
-            for text in texts:
-                if any("\ud800" <= character <= "\udfff" for character in text):
-                    raise _half_character(text) from None
-            raise
-        return [encoding.ids for encoding in encodings]
+        return _encoded(self._wrapped, texts)
+
+    def encode_masked(self, text: str) -> list[int]:
+        """The numbers of the pieces of a text in which <mask> stands for a hidden one, and for the space before it where pieces
+        begin with theirs. Raises QkvError where there is no entry for a mask."""
+        own = str(self._wrapped.id_to_token(self.symbols.mask))
+        return _encoded(self._masking, [text.replace(MASK, own)])[0]
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """The text of some pieces; special entries, the unknown one among them, are left out."""
         special = self.symbols.special
         return self._wrapped.decode([int(i) for i in ids if int(i) not in special], skip_special_tokens=False)
+
+    def decode_after(self, before: Sequence[int], ids: Iterable[int]) -> str:
+        """The text of some pieces that come after others, which decide whether it begins with a space."""
+        return self.decode([*before, *ids])[len(self.decode(before)) :]
 
     def pieces(self, ids: Iterable[int] | np.ndarray) -> list[str]:
         """Each piece by itself, to be read in pictures: a space is "▁", bytes that are not whole characters are hexadecimal."""
@@ -126,6 +129,25 @@ class Tokenizer:
     def entries(self) -> list[str]:
         """Every entry as the vocabulary has it, in the order of their numbers: what other engines ask for."""
         return [str(self._wrapped.id_to_token(number)) for number in range(self.size)]
+
+    @property
+    def spaced(self) -> bool:
+        """Whether a piece holds the space before it, rather than that the space is a piece by itself."""
+        return not isinstance(self._wrapped.decoder, decoders.Fuse)
+
+    @cached_property
+    def _masking(self) -> tokenizers.Tokenizer:
+        """The same, but that it finds masks in text, and no piece after one has a space that is not there."""
+        if self._foreign:
+            return self._wrapped
+        plain = json.loads(self._wrapped.to_str())
+        outer = plain["pre_tokenizer"] or {}
+        for cutter in outer.get("pretokenizers", [outer]):
+            if cutter.get("type") == "Metaspace":
+                cutter["prepend_scheme"] = "first"
+        found = tokenizers.Tokenizer.from_str(json.dumps(plain, ensure_ascii=False))
+        found.add_special_tokens([AddedToken(MASK, lstrip=self.spaced, normalized=False)])
+        return found
 
     @property
     def size(self) -> int:
@@ -311,6 +333,18 @@ def _owned(wrapped: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     if len(owned.get_vocab()) != len(found):
         raise QkvError("a foreign tokenizer: its special entries stand beside its vocabulary and not in it; train one with qkv")
     return owned
+
+
+def _encoded(wrapped: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
+    try:
+        encodings = wrapped.encode_batch_fast(texts, add_special_tokens=False)
+    except (TypeError, UnicodeEncodeError):
+        # The library takes half a character for something that is not text at all, and does not say in which.
+        for text in texts:
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise _half_character(text) from None
+        raise
+    return [encoding.ids for encoding in encodings]
 
 
 def _beside(path: str | Path) -> Path:

@@ -14,7 +14,7 @@ from qkv.model.transformer import DecoderOnly, EncoderDecoder
 def load(run: Path | str, *, device: str = "auto", precision: str = "auto") -> Translator | Writer | Reader:
     """A translator for an encoder-decoder, a writer for a decoder, a reader for an encoder.
 
-    `auto` computes in fp32 on a CPU, and in bf16 on a GPU that has it; `int8` is for decoders on a CPU.
+    `auto` computes in fp32 on a CPU, and in bf16 on a GPU that has it; `int8` is for CPUs.
     """
     stored = finished(run, device=device, precision=precision)
     match stored.model:

@@ -13,6 +13,7 @@ from qkv.decode.beam import write_on
 from qkv.decode.contrast import Contrastive, contrasted
 from qkv.decode.diverse import Diverse, diverse
 from qkv.decode.likelihood import Window, places, surprises
+from qkv.decode.load import misused
 from qkv.decode.rule import Beam
 from qkv.decode.sample import PADDING, Ban, Dice, Rule, apply_all, draw, greedy
 from qkv.decode.speculate import Speculative, speculated
@@ -34,6 +35,7 @@ class Sample:
     seed: int = 0
 
 
+CONTEXT = 8  # tokens of a prompt that decide how what follows is spelled: one of them at least says some text
 How = Greedy | Sample | Beam | Diverse | Contrastive | Speculative
 
 
@@ -45,6 +47,12 @@ class _Order:
     rules: tuple[Rule, ...]
     length: int
     stop: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise QkvError(f"a continuation has at least 1 token, not {self.length}")
+        if "" in self.stop:
+            raise QkvError("a stop string has at least 1 character: nothing at all stands at the beginning of every text")
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Writer:
 
     def __init__(self, stored: Stored) -> None:
         if not isinstance(stored.model, DecoderOnly):
-            raise QkvError(f"a model of the shape {type(stored.model).__name__} does not write on: that takes a DecoderOnly")
+            raise misused(stored.model, "does not write on from a prompt")
         self.model, self.tokenizer = stored.model, stored.target
         self.symbols, self.places = stored.target.symbols, places(stored.model)
 
@@ -80,15 +88,15 @@ class Writer:
         """The `count` best continuations of each prompt, of at most `length` tokens; where tokens are drawn, `count` drawn ones.
 
         Prompts of a batch are written on together, and each comes to what it comes to alone. Raises QkvError for a prompt that
-        has more tokens than the model has places.
+        has more tokens than the model has places, and for more continuations than the way of writing has.
         """
         given, order = [self.given(prompt) for prompt in prompts], _Order(how, self._all(rules), length, tuple(stop))
+        _refuse_count(count, how)
         if isinstance(how, Beam | Diverse):
             return self._searched(given, order, count)
         if isinstance(how, Contrastive | Speculative):
-            copies = range(count if isinstance(how, Speculative) else 1)
-            return [[self._alone(ids, order, key_of(place, copy)) for copy in copies] for place, ids in enumerate(given)]
-        jobs = [(place, copy) for place in range(len(given)) for copy in range(count if isinstance(how, Sample) else 1)]
+            return [[self._alone(ids, order, key_of(place, copy)) for copy in range(count)] for place, ids in enumerate(given)]
+        jobs = [(place, copy) for place in range(len(given)) for copy in range(count)]
         jobs.sort(key=lambda job: -len(given[job[0]]))
         results: list[list[Continuation]] = [[] for _ in prompts]
         for start in range(0, len(jobs), batch):
@@ -112,18 +120,20 @@ class Writer:
         given, shown = self.given(prompt), ""
         tokens: list[int] = []
         order = _Order(how, self._all(rules), length, tuple(stop))
-        for new in self._steps([given], [key_of(0, 0)], order, self._room(given, length)):
-            if new[0] == self.symbols.end:
+        page = _Page(self.model, [given], [key_of(0, 0)], order, self.symbols.pad)
+        for _ in range(self._room(given, length)):
+            (token,) = page.next()
+            if token == self.symbols.end:
                 break
-            tokens += new
-            text = self.tokenizer.decode(tokens)
+            tokens.append(token)
+            text = self._said(given, tokens)
             if any(each in text for each in stop):
                 break
             certain = _certain(text, stop)
             if len(certain) > len(shown):
                 yield certain[len(shown) :]
                 shown = certain
-        text = _before(self.tokenizer.decode(tokens), stop)[0]
+        text = _before(self._said(given, tokens), stop)[0]
         if len(text) > len(shown):
             yield text[len(shown) :]
 
@@ -150,48 +160,42 @@ class Writer:
     def _room(self, given: Sequence[int], length: int) -> int:
         return int(min(length, self.places - len(given)))
 
-    @torch.inference_mode()
     def _written(self, given: list[list[int]], keys: list[int], order: _Order) -> list[Continuation]:
-        """A batch of prompts, written on token by token until all are done."""
+        """A batch of prompts, written on token by token until all are done; those that are leave it."""
+        page = _Page(self.model, given, keys, order, self.symbols.pad)
         tokens: list[list[int]] = [[] for _ in given]
         done: dict[int, Continuation] = {}
-        rooms = [self._room(ids, order.length) for ids in given]
-        for new in self._steps(given, keys, order, max(rooms)):
-            for row, token in enumerate(new):
-                if row not in done:
-                    tokens[row].append(token)
-                    if (ended := self._ended(tokens[row], rooms[row], order.stop)) is not None:
-                        done[row] = ended
-            if len(done) == len(given):
-                break
-        return [done[row] if row in done else self._read(tokens[row], False, order.stop) for row in range(len(given))]
+        going = list(range(len(given)))
+        while going:
+            for row, token in zip(going, page.next(), strict=True):
+                tokens[row].append(token)
+                if (ended := self._ended(given[row], tokens[row], order)) is not None:
+                    done[row] = ended
+            left = [place for place, row in enumerate(going) if row not in done]
+            if 0 < len(left) < len(going):
+                page.keep(left)
+            going = [going[place] for place in left]
+        return [done[row] for row in range(len(given))]
 
-    def _ended(self, tokens: list[int], room: int, stop: Sequence[str]) -> Continuation | None:
+    def _ended(self, given: Sequence[int], tokens: list[int], order: _Order) -> Continuation | None:
         """The continuation if these tokens end it."""
         if tokens[-1] == self.symbols.end:
-            return self._read(tokens[:-1], True, stop)
-        if len(tokens) >= room:
-            return self._read(tokens, False, stop)
-        if stop and _before(self.tokenizer.decode(tokens), stop)[1]:
-            return self._read(tokens, True, stop)
+            return self._read(given, tokens[:-1], True, order.stop)
+        if len(tokens) >= self._room(given, order.length):
+            return self._read(given, tokens, False, order.stop)
+        if order.stop and _before(self._said(given, tokens), order.stop)[1]:
+            return self._read(given, tokens, True, order.stop)
         return None
 
-    def _read(self, tokens: Sequence[int], finished: bool, stop: Sequence[str], score: float = math.nan) -> Continuation:
-        text, stopped = _before(self.tokenizer.decode(tokens), stop)
+    def _read(
+        self, given: Sequence[int], tokens: Sequence[int], finished: bool, stop: Sequence[str], score: float = math.nan
+    ) -> Continuation:
+        text, stopped = _before(self._said(given, tokens), stop)
         return Continuation(text, tuple(tokens), finished or stopped, score)
 
-    @torch.inference_mode()
-    def _steps(self, given: list[list[int]], keys: list[int], order: _Order, most: int) -> Iterator[list[int]]:
-        """The next token of every row, `most` times."""
-        session, last = open_texts(self.model, given, self.symbols.pad)
-        longest, looking = max(map(len, given)), len(order.rules) > 1  # the rule that is always there looks at no history
-        history = torch.tensor([[*[PADDING] * (longest - len(ids)), *ids] for ids in given], device=last.device)
-        for step in range(most):
-            logits = apply_all(order.rules, session.step(last), history)
-            last = draw(logits, Dice(order.how.seed).uniform(keys, step)) if isinstance(order.how, Sample) else greedy(logits)
-            if looking:
-                history = torch.cat([history, last[:, None]], 1)
-            yield last.tolist()
+    def _said(self, given: Sequence[int], tokens: Sequence[int]) -> str:
+        """What tokens say after those that were given: these decide whether the first one is said with a space before it."""
+        return self.tokenizer.decode_after(given[-CONTEXT:], tokens)
 
     def _all(self, rules: Sequence[Rule]) -> tuple[Rule, ...]:
         """The rules of a call after the one that always holds: no token that stands for no text, but the end."""
@@ -211,7 +215,9 @@ class Writer:
                 assert isinstance(order.how, Diverse)
                 found = [diverse(self.model, ids, self.symbols, order.how, room, order.rules)[:count] for ids in some]
             for place, hypotheses in zip(places, found, strict=True):
-                results[place] = [self._read(each.tokens, each.finished, order.stop, each.score) for each in hypotheses]
+                results[place] = [
+                    self._read(given[place], each.tokens, each.finished, order.stop, each.score) for each in hypotheses
+                ]
         return results
 
     def _alone(self, ids: list[int], order: _Order, key: int) -> Continuation:
@@ -224,9 +230,54 @@ class Writer:
             source = speculated(self.model, ids, order.how, order.rules, key)
         for token in source:
             tokens.append(token)
-            if (ended := self._ended(tokens, self._room(ids, order.length), order.stop)) is not None:
+            if (ended := self._ended(ids, tokens, order)) is not None:
                 return ended
         raise AssertionError("a source of tokens never ends")
+
+
+class _Page:
+    """Texts that are written on beside each other, a token of each at a time."""
+
+    @torch.inference_mode()
+    def __init__(self, model: DecoderOnly, given: Sequence[Sequence[int]], keys: Sequence[int], order: _Order, pad: int) -> None:
+        self._session, self._last = open_texts(model, given, pad)
+        self._order, self._keys, self._step = order, list(keys), 0
+        self._looks = len(order.rules) > 1  # the rule that is always there looks at no history
+        longest = max(map(len, given))
+        self._history = torch.tensor([[*[PADDING] * (longest - len(ids)), *ids] for ids in given], device=self._last.device)
+
+    @torch.inference_mode()
+    def next(self) -> list[int]:
+        """The next token of every text."""
+        how, logits = self._order.how, apply_all(self._order.rules, self._session.step(self._last), self._history)
+        self._last = draw(logits, Dice(how.seed).uniform(self._keys, self._step)) if isinstance(how, Sample) else greedy(logits)
+        self._step += 1
+        if self._looks:
+            self._history = torch.cat([self._history, self._last[:, None]], 1)
+        return self._last.tolist()
+
+    @torch.inference_mode()
+    def keep(self, places: list[int]) -> None:
+        """Only the texts in these places go on."""
+        kept = torch.tensor(places, device=self._last.device)
+        self._session.keep(kept, 1)
+        self._last, self._history = self._last[kept], self._history[kept]
+        self._keys = [self._keys[place] for place in places]
+
+
+def _refuse_count(count: int, how: How) -> None:
+    """Raises QkvError for no continuation, and for more of them than a way of writing comes to."""
+    match how:
+        case Beam(beam=most) | Diverse(groups=most):
+            pass
+        case Greedy() | Contrastive():
+            most = 1
+        case _:
+            most = count
+    if count < 1:
+        raise QkvError(f"a prompt has at least 1 continuation, not {count}")
+    if count > most:
+        raise QkvError(f"{type(how).__name__} comes to {most} continuation{'s' * (most > 1)} of a prompt, not to {count}")
 
 
 def key_of(place: int, copy: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from qkv.attention.sight import Plain
 from qkv.data.symbols import Symbols
 from qkv.error import QkvError
-from qkv.model.transformer import DecoderOnly
+from qkv.model.transformer import AnyModel, DecoderOnly
 from qkv.spec.position import Learned
 
 
@@ -40,7 +40,7 @@ class _Row(NamedTuple):
     made: int
 
 
-def places(model: DecoderOnly) -> float:
+def places(model: AnyModel) -> int | float:
     """How many tokens a text can have at most."""
     position = model.spec.embedding.position
     return position.longest if isinstance(position, Learned) else math.inf

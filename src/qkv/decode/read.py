@@ -3,6 +3,7 @@ tells their labels."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.data.symbols import MASK
+from qkv.decode.likelihood import places
+from qkv.decode.load import misused
 from qkv.decode.translate import batches
 from qkv.error import QkvError
 from qkv.model.transformer import Classifier, EncoderDecoder, EncoderOnly, pooled
 from qkv.spec.model import FirstToken, MeanToken, Pooling
-from qkv.spec.position import Learned
 from qkv.store import Stored
 
 
@@ -42,9 +44,11 @@ class Reader:
 
     def __init__(self, stored: Stored) -> None:
         if not isinstance(stored.model, EncoderOnly | Classifier | EncoderDecoder):
-            raise QkvError(f"a model of the shape {type(stored.model).__name__} has no encoder")
+            raise misused(stored.model, "has no encoder")
         self.model, self.tokenizer = stored.model, stored.source
         self.symbols = stored.source.symbols
+        known = places(stored.model) - len(self.symbols.read([]))
+        self.room = int(min(known, sys.maxsize))  # tokens of a text, beside what frames it
 
     @torch.inference_mode()
     def fill(self, text: str, count: int = 5) -> list[list[Filled]]:
@@ -52,36 +56,31 @@ class Reader:
 
         Raises QkvError for a text without a mask, and for a model that was not trained to fill one.
         """
+        if count < 1:
+            raise QkvError(f"at least 1 word is asked for each place, not {count}")
         model, ids = self._filler(), self.masked(text)
-        places = [place for place, token in enumerate(ids) if token == self.symbols.mask]
-        if not places:
+        hidden = [place for place, token in enumerate(ids) if token == self.symbols.mask]
+        if not hidden:
             raise QkvError(f"there is nothing to fill in: write {MASK} where a word is missing, as in 'A dog {MASK}.'")
         logits = self._logits(model, [ids])[0]
         logits[:, [entry for entry in self.symbols.special if entry < logits.shape[1]]] = -torch.inf
-        values, words = logits[places].softmax(1).topk(min(count, logits.shape[1] - len(self.symbols.special)))
+        values, words = logits[hidden].softmax(1).topk(min(count, logits.shape[1] - len(self.symbols.special)))
+        around = text.replace(self.tokenizer.pieces([self.symbols.mask])[0], MASK).split(MASK)
         return [
-            [self._filled(ids, place, word, value) for word, value in zip(some.tolist(), shares.tolist(), strict=True)]
-            for place, some, shares in zip(places, words, values, strict=True)
+            [self._filled(around, number, word, value) for word, value in zip(some.tolist(), shares.tolist(), strict=True)]
+            for number, (some, shares) in enumerate(zip(words, values, strict=True), 1)
         ]
 
     def masked(self, text: str) -> list[int]:
         """What the encoder reads of a text in which <mask> stands for a hidden word."""
-        names = {MASK, self.tokenizer.pieces([self.symbols.mask])[0]}
-        parts = [text]
-        for name in names:
-            parts = [piece for part in parts for piece in part.split(name)]
-        ids = self.tokenizer.encode([part.rstrip() if place < len(parts) - 1 else part for place, part in enumerate(parts)])
-        row = list(ids[0])
-        for piece in ids[1:]:
-            row += [self.symbols.mask, *piece]
-        return self._fitting(self.symbols.read(row))
+        return self._fitting(text, self.tokenizer.encode_masked(text))
 
     def embed(self, texts: Sequence[str], pooling: Pooling = MeanToken(), batch_tokens: int = 8192) -> Float[Tensor, "N D"]:
         """A vector for each text: the mean over its tokens, or that of the first, on the CPU in fp32.
 
         What frames a text has no part in the mean, unless there is nothing else.
         """
-        rows = [self._fitting(self.symbols.read(ids)) for ids in self.tokenizer.encode(list(texts))]
+        rows = [self._fitting(*pair) for pair in zip(texts, self.tokenizer.encode(list(texts)), strict=True)]
         found = torch.empty(len(rows), self.model.spec.width)
         for group, hidden, sight in self._encoded(rows, batch_tokens):
             found[group] = self._pooled(pooling, hidden, sight, [len(rows[i]) for i in group]).float().cpu()
@@ -90,15 +89,16 @@ class Reader:
     def score(self, texts: Sequence[str], batch: int = 64) -> list[float]:
         """The pseudo-log-likelihood of each text in nats: the sum over its tokens of the log-probability of each where it alone
         is masked (Salazar et al. 2020, equation 2)."""
-        return [self._pseudo(ids, batch) for ids in self.tokenizer.encode(list(texts))]
+        return [self._pseudo(*pair, batch) for pair in zip(texts, self.tokenizer.encode(list(texts)), strict=True)]
 
     def classify(self, texts: Sequence[str], batch_tokens: int = 8192) -> list[list[Told]]:
-        """The labels of each text with their probabilities, likeliest first. Raises QkvError for a model that knows none."""
+        """The labels of each text with their probabilities, likeliest first. Of a text that is `too_long` the beginning is read,
+        as in training. Raises QkvError for a model that knows no labels."""
         model = self.model
         if not isinstance(model, Classifier):
-            raise QkvError("the model knows no labels: train one by `qkv train classify --from` this run")
+            raise misused(model, "knows no labels before `qkv train classify --from` it")
         labels = model.spec.labels
-        rows = [self._fitting(self.symbols.read(ids)) for ids in self.tokenizer.encode(list(texts))]
+        rows = [self.symbols.read(ids[: self.room]) for ids in self.tokenizer.encode(list(texts))]
         results: list[list[Told]] = [[] for _ in rows]
         for group, ids, sight in self._batched(rows, batch_tokens):
             with torch.inference_mode():
@@ -109,6 +109,10 @@ class Reader:
                 )
         return results
 
+    def too_long(self, texts: Sequence[str]) -> list[int]:
+        """Which texts, counted from 0, have more tokens than the model has places for."""
+        return [number for number, ids in enumerate(self.tokenizer.encode(list(texts))) if len(ids) > self.room]
+
     def logits(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
         """What may stand at each place, in fp32, of rows of equal length that are framed already."""
         model = self._filler()
@@ -117,25 +121,21 @@ class Reader:
 
     def _filler(self) -> EncoderOnly:
         if not isinstance(self.model, EncoderOnly):
-            raise QkvError(
-                f"a model of the shape {type(self.model).__name__} fills in nothing: that takes a run of `qkv train fill`"
-            )
+            raise misused(self.model, "does not say what may stand in a place")
         return self.model
 
-    def _filled(self, ids: Sequence[int], place: int, word: int, probability: float) -> Filled:
-        whole = [*ids[:place], word, *ids[place + 1 :]]
-        parts: list[list[int]] = [[]]
-        for token in whole:  # masks that are left stay to be seen
-            if token == self.symbols.mask:
-                parts.append([])
-            else:
-                parts[-1].append(token)
-        text = f" {MASK} ".join(self.tokenizer.decode(part).strip() for part in parts)
-        return Filled(self.tokenizer.decode([word]).strip(), probability, text)
+    def _filled(self, around: Sequence[str], number: int, word: int, probability: float) -> Filled:
+        """A word for the mask before part `number` of a text that was parted at its masks; other masks stay to be seen."""
+        said = self.tokenizer.decode_after([word], [word])  # with its space, as it is said after anything else
+        before, after = MASK.join(around[:number]), MASK.join(around[number:])
+        if self.tokenizer.spaced:
+            before = before.rstrip()
+        name = said.strip() or self.tokenizer.pieces([word])[0]
+        return Filled(name, probability, before + (said if before else said.lstrip() or said) + after)
 
     @torch.inference_mode()
-    def _pseudo(self, ids: Sequence[int], batch: int) -> float:
-        model, row = self._filler(), self._fitting(self.symbols.read(ids))
+    def _pseudo(self, text: str, ids: Sequence[int], batch: int) -> float:
+        model, row = self._filler(), self._fitting(text, ids)
         first = len(self.symbols.before)
         total = 0.0
         for start in range(0, len(ids), batch):
@@ -176,10 +176,11 @@ class Reader:
         inner = torch.tensor([max(1, length - first - 1) for length in lengths], device=hidden.device)
         return pooled(pooling, hidden[:, first:], Padded(inner))
 
-    def _fitting(self, row: list[int]) -> list[int]:
-        position = self.model.spec.embedding.position
-        if isinstance(position, Learned) and len(row) > position.longest:
+    def _fitting(self, text: str, ids: Sequence[int]) -> list[int]:
+        """What the encoder reads of a text."""
+        if len(ids) > self.room:
             raise QkvError(
-                f"a text of {len(row)} tokens is longer than the {position.longest} places that the model knows: cut it"
+                f"a text of {len(ids)} tokens is longer than the {self.room} that the model has places for: cut what begins with "
+                f"{text[:40]!r}"
             )
-        return row
+        return self.symbols.read(ids)

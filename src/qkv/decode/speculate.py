@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from qkv.attention.sight import Plain
+from qkv.decode.likelihood import places
 from qkv.decode.sample import Dice, Rule, apply_all, draw
 from qkv.error import QkvError
 from qkv.model.state import State
@@ -68,20 +69,22 @@ def speculated(
     text = list(prompt)
     while True:
         start, proposals = len(text), []
-        for _ in range(how.ahead):
+        # near the last place that either model knows fewer are proposed; a draft that knows no more places rests
+        ahead = max(0, int(min(how.ahead, places(model) - start, places(how.draft) - start + 1)))
+        for _ in range(ahead):
             odds = small.after(text, len(text) - 1)[-1]
             proposals.append(odds)
             text.append(_drawn(odds, dice, key, len(text), FIRST))
         verdicts = large.after(text, start - 1)
         kept = 0
-        while kept < how.ahead:
+        while kept < ahead:
             place, token = start + kept, text[start + kept]
             ratio = verdicts[kept][token] / proposals[kept][token]
             if dice.uniform([3 * key + ACCEPT], place)[0] >= ratio.item():
                 break
             kept += 1
         del text[start + kept :]
-        if kept < how.ahead:
+        if kept < ahead:
             rest = (verdicts[kept] - proposals[kept]).clamp(min=0)
             text.append(_drawn(rest / rest.sum(), dice, key, len(text), AGAIN))
         else:

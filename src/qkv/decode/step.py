@@ -15,6 +15,8 @@ from qkv.model.context import Memory
 from qkv.model.state import State
 from qkv.model.transformer import DecoderOnly, EncoderDecoder
 
+Step = Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]
+
 
 class Session:
     """One decoding: equally many hypotheses for each of the sentences, all of the same length."""
@@ -23,9 +25,11 @@ class Session:
         self,
         logits: Callable[[Float[Tensor, "R D"]], Float[Tensor, "R V"]],
         state: State,
-        step: Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]],
+        stepper: Callable[[Sight], Step],
+        sight: Sight = Plain(),
     ) -> None:
-        self._logits, self._state, self._step = logits, state, step
+        self._logits, self._state, self._stepper, self._sight = logits, state, stepper, sight
+        self._step = stepper(sight)
 
     def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
         """Logits for what follows, given the last token of every hypothesis."""
@@ -46,6 +50,10 @@ class Session:
     def keep(self, sentences: Int[Tensor, " B"], beam: int) -> None:
         """Only these sentences go on."""
         self._state.keep(sentences, beam)
+        if isinstance(self._sight, Late):
+            assert beam == 1, "hypotheses of one text begin together"
+            self._sight = self._sight.keep(sentences)
+            self._step = self._stepper(self._sight)
 
 
 class Opened(NamedTuple):
@@ -69,7 +77,7 @@ def open_pairs(model: EncoderDecoder, sources: Sequence[Sequence[int]], symbols:
     """A decoding of the targets of some sources."""
     state = State()
     memory = read(model, sources, symbols.pad)
-    session = Session(model.logits, state, model.stepper(memory, state))
+    session = Session(model.logits, state, lambda _: model.stepper(memory, state))
     *before, last = (torch.full((len(sources),), token, device=model.output.weight.device) for token in symbols.opening)
     for tokens in before:
         session.hidden(tokens)
@@ -78,11 +86,6 @@ def open_pairs(model: EncoderDecoder, sources: Sequence[Sequence[int]], symbols:
 
 def open_texts(model: DecoderOnly, prompts: Sequence[Sequence[int]], pad: int) -> Opened:
     """A decoding of what follows some prompts; those that are shorter begin later."""
-    return open_state(model, prompts, pad)[0]
-
-
-def open_state(model: DecoderOnly, prompts: Sequence[Sequence[int]], pad: int) -> tuple[Opened, State]:
-    """The same with what it remembers at hand, for those who go back."""
     longest = max(map(len, prompts))
     device = model.output.weight.device
     ids = torch.tensor([[*[pad] * (longest - len(prompt)), *prompt] for prompt in prompts], device=device)
@@ -91,4 +94,4 @@ def open_state(model: DecoderOnly, prompts: Sequence[Sequence[int]], pad: int) -
     state = State()
     if longest > 1:
         model.decode(ids[:, :-1], sight, state)
-    return Opened(Session(model.logits, state, model.stepper(sight, state)), ids[:, -1]), state
+    return Opened(Session(model.logits, state, lambda seen: model.stepper(seen, state), sight), ids[:, -1])

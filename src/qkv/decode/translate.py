@@ -14,7 +14,7 @@ from qkv import device as machine
 from qkv.attention.sight import Padded, Plain
 from qkv.data.symbols import Symbols
 from qkv.decode.beam import Hypothesis, search
-from qkv.decode.load import finished
+from qkv.decode.load import finished, misused
 from qkv.decode.rule import Beam
 from qkv.error import QkvError
 from qkv.model.transformer import EncoderDecoder
@@ -37,7 +37,7 @@ class Translator:
 
     def __init__(self, stored: Stored) -> None:
         if not isinstance(stored.model, EncoderDecoder):
-            raise QkvError(f"a model of the shape {type(stored.model).__name__} does not translate: that takes an EncoderDecoder")
+            raise misused(stored.model, "does not translate")
         self.model, self.source, self.target = stored.model, stored.source, stored.target
 
     def translate(

@@ -57,21 +57,21 @@ def likelihood(writer: Writer, run: Path, where: Texts, context: int, stride: in
 
 
 @torch.inference_mode()
-def restoration(reader: Reader, where: Texts, batch_tokens: int) -> list[dict[str, Any]]:
+def restoration(reader: Reader, where: Texts) -> list[dict[str, Any]]:
     """Perplexity and accuracy at masked words, as in training, always the same ones."""
     assert isinstance(reader.model, EncoderOnly)
-    special, how, symbols = special_of(reader.tokenizer), MaskedWords(), reader.symbols
+    special, how, symbols, size = special_of(reader.tokenizer), MaskedWords(), reader.symbols, min(PIECE, reader.room)
     nats = right = count = number = 0.0
     for ids, _, _ in encode_pieces(reader.tokenizer, read_pieces(where)):
-        for start in range(0, len(ids), PIECE):
-            spoilt = corrupted(how, np.array(ids[start : start + PIECE]), special, window(0, 0, int(number)))
+        for start in range(0, len(ids), size):
+            spoilt = corrupted(how, np.array(ids[start : start + size]), special, window(0, 0, int(number)))
             row = torch.tensor([symbols.read(spoilt.ids.tolist())])
             logits = reader.logits(row)[0, spoilt.places + len(symbols.before)]
             truth = torch.from_numpy(spoilt.truth)
             nats += torch.nn.functional.cross_entropy(logits, truth, reduction="sum").item()
             right += int((logits.argmax(1) == truth).sum())
             count, number = count + len(truth), number + 1
-    signature = f"masked:{int(count)}|share:{how.share}|context:{PIECE}"
+    signature = f"masked:{int(count)}|share:{how.share}|context:{size}"
     return [
         {"name": "perplexity at masked words", "value": perplexity(nats / count), "signature": signature},
         {"name": "accuracy at masked words", "value": 100 * right / count, "signature": f"percent|{signature}"},
@@ -87,11 +87,12 @@ def labels(reader: Reader, where: Labelled, path: Path | None) -> list[dict[str,
     for number, (_, label) in enumerate(rows, 1):
         if label not in known:
             raise unknown(f"label in row {number} of {', '.join(where.files)}, which the run does not know:", label, known)
-    told = [known.index(best[0].label) for best in reader.classify([text for text, _ in rows])]
+    texts = [text for text, _ in rows]
+    told = [known.index(best[0].label) for best in reader.classify(texts)]
     truth = [known.index(label) for _, label in rows]
     if path is not None:
         picture.draw(confusion(truth, told, len(known)), known, path)
-    signature = f"texts:{len(rows)}|labels:{len(known)}"
+    signature = f"texts:{len(rows)}|cut:{len(reader.too_long(texts))}|labels:{len(known)}"
     right = sum(one == other for one, other in zip(told, truth, strict=True))
     return [
         {"name": "accuracy", "value": 100 * right / len(rows), "signature": f"percent|{signature}"},
