@@ -77,12 +77,15 @@ def _shortest(work: Callable[[], object]) -> float:
 
 
 def packs(weight: Tensor) -> bool:
-    """Whether `packed_weight` can lay out this weight: fp32 on a CPU, with oneDNN.
+    """Whether `packed_weight` can lay out this weight: on a CPU, with oneDNN, in fp32, or in bf16 where it has that.
 
-    Its two operators are PyTorch's own affair (its compiler uses them): where they are gone we do without.
+    Its operators are PyTorch's own affair (its compiler uses them): where they are gone we do without.
     """
-    there = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and there and torch.backends.mkldnn.is_available()
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    if not there or weight.device.type != "cpu":
+        return False
+    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @functools.cache

@@ -28,6 +28,19 @@ def test_packed_is_linear_for_any_number_of_rows(
             torch.testing.assert_close(linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias), rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(not device.packs(torch.zeros(4, 4, dtype=torch.bfloat16)), reason="this CPU has no products in bf16")
+@pytest.mark.parametrize("offset", [True, False])
+def test_packed_in_bf16_is_linear_in_bf16(offset: bool) -> None:
+    linear = Linear(24, 40, bias=offset).bfloat16()
+    linear.packed = packed(linear.weight, linear.bias)
+    for shape in [(1, 24), (4, 24), (300, 24), (5, 7, 24)]:
+        x = torch.randn(shape).bfloat16()
+        with torch.inference_mode():
+            found, exact = linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, exact, rtol=2e-2, atol=2e-2)
+
+
 @pytest.mark.parametrize("vocabulary", [Joint(30), Separate(30, 41)], ids=["joint", "separate"])
 def test_a_packed_model_says_what_it_said_and_still_has_gradients(vocabulary: Joint | Separate) -> None:
     model = build(transformer(vocabulary, width=16, hidden=24, heads=2, depth=2))
@@ -44,7 +57,7 @@ def test_a_packed_model_says_what_it_said_and_still_has_gradients(vocabulary: Jo
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_only_fp32_on_a_cpu_is_packed_and_only_where_oneDNN_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_on_a_cpu_and_only_where_oneDNN_is_anything_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(transformer(Joint(30), width=16, hidden=24, heads=2, depth=1))
     pack(model.double())
     assert all(module.packed is None for module in model.modules() if hasattr(module, "packed"))

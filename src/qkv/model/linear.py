@@ -46,7 +46,7 @@ def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = No
     """x -> x W^T + offset for a weight that changes no more, with a copy of it as oneDNN likes it."""
     weight, offset = weight.detach(), None if offset is None else offset.detach()
     laid_out = machine.packed_weight(weight)
-    if not machine.turns() or len(weight) > WIDE:
+    if weight.dtype != torch.float32 or not machine.turns() or len(weight) > WIDE:
         return lambda x: machine.packed_product(x, laid_out, offset)
     few, most = of_few_rows(weight, offset), FEW * weight.shape[1]
     return lambda x: few(x) if x.numel() <= most else machine.packed_product(x, laid_out, offset)
