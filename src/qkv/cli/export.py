@@ -2,60 +2,99 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from qkv.error import unknown
+from qkv.cli.import_ import compared
+from qkv.error import QkvError, unknown
 
-ENGINES = ("ctranslate2",)
-PAIRS = 100
+ENGINES = ("ctranslate2", "huggingface")
+TEXTS = 100
+LETTERS = 400  # of a line that engines are compared on
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     folder: Annotated[Path, typer.Argument(help="Where to write.")],
-    to: Annotated[str, typer.Option(help="The engine: ctranslate2.")] = "ctranslate2",
+    to: Annotated[str, typer.Option(help="ctranslate2 (translators, language models) or huggingface.")] = "ctranslate2",
 ) -> None:
     """Write a trained model in another engine's format, and measure that both say the same."""
+    if to not in ENGINES:
+        raise unknown("engine", to, ENGINES)
+    if to == "huggingface":
+        _to_hugging_face(run, folder)
+    else:
+        _to_ctranslate2(run, folder)
+
+
+def _to_hugging_face(run: Path, folder: Path) -> None:
+    from qkv.decode.load import finished
+    from qkv.interop.huggingface.exporting import export
+    from qkv.interop.huggingface.sentences import SENTENCES
+
+    stored = finished(run, device="cpu", precision="fp32")
+    architecture = export(stored, folder)
+    print(f"wrote {folder}: {architecture.name}, for {architecture.auto} and AutoTokenizer of transformers")
+    texts, what = _texts(run), "validation texts"
+    if not texts:
+        texts, what = [(line, line) for line in SENTENCES], "sentences of several languages"
+    compared(stored, architecture, folder, texts, what, told=True, writes=True)
+
+
+def _to_ctranslate2(run: Path, folder: Path) -> None:
     from qkv.decode.translate import load
     from qkv.interop import ctranslate2
 
-    if to not in ENGINES:
-        raise unknown("engine", to, ENGINES)
     translator = load(run, device="cpu", precision="fp32")
     ctranslate2.export(translator, folder)
-    pairs, kind = _pairs(run, translator)
+    pairs, kind = _pairs(_texts(run), translator)
     worst = ctranslate2.parity(translator, folder, pairs)
     print(f"wrote {folder}")
     print(f"largest difference of a log-probability a token, over {len(pairs)} {kind}: {worst:.2e}")
 
 
-def _pairs(run: Path, translator: Any) -> tuple[list[tuple[list[int], list[int]]], str]:
+def _pairs(texts: list[tuple[str, str]], translator: Any) -> tuple[list[tuple[list[int], list[int]]], str]:
     """Pairs to compare the engines on: the run's own validation text if it is still there, else random entries."""
-    from itertools import islice
-
     import numpy as np
 
-    from qkv.data.text import read_pairs
-    from qkv.error import QkvError
-    from qkv.spec.data import Files, HeldOut, Pairs
+    if texts:
+        sources, targets = ([pair[side] for pair in texts] for side in (0, 1))
+        encoded = zip(translator.source.encode(sources), translator.target.encode(targets), strict=True)
+        return list(encoded), "sentence pairs"
+    generator = np.random.default_rng(0)
+    entries = [translator.source.size, translator.target.size]
+    return [
+        tuple(generator.integers(4, n, generator.integers(5, 30)).tolist() for n in entries) for _ in range(TEXTS)
+    ], "pairs of random entries"  # type: ignore[misc]
+
+
+def _texts(run: Path) -> list[tuple[str, str]]:
+    """Some of the run's own validation text, or of its training text where that was held out from it: pairs, or single texts
+    twice. Nothing where the run has none, or its text is there no more."""
+    from qkv.spec.data import HeldOut
     from qkv.train.run_folder import RECIPE, read_run
 
     try:
         described = read_run(run / RECIPE)
-        text = described.train if isinstance(described.valid, HeldOut) else described.valid
-        if not isinstance(text, Files | Pairs):
-            raise QkvError("the run learned from no pairs")
-        pairs = [(s, t) for s, t in islice(read_pairs(text), PAIRS) if s.strip() and t.strip()]
-        encoded = zip(
-            translator.source.encode([s for s, _ in pairs]), translator.target.encode([t for _, t in pairs]), strict=True
-        )
-        return list(encoded), "sentence pairs"
+        where = described.train if isinstance(described.valid, HeldOut) else described.valid
+        found = [(s.strip()[:LETTERS], t.strip()[:LETTERS]) for s, t in islice(_read(where), 2 * TEXTS)]
+        return [(s, t) for s, t in found if s and t][:TEXTS]
     except QkvError:
-        generator = np.random.default_rng(0)
-        entries = [translator.source.size, translator.target.size]
-        return [
-            tuple(generator.integers(4, n, generator.integers(5, 30)).tolist() for n in entries) for _ in range(PAIRS)
-        ], "pairs of random entries"  # type: ignore[misc]
+        return []
+
+
+def _read(where: Any) -> Any:
+    from qkv.data.labels import read_rows
+    from qkv.data.text import read_lines, read_pairs
+    from qkv.spec.data import Labelled, Texts
+
+    match where:
+        case Texts():
+            return ((line, line) for path in where.files for line in read_lines(path))
+        case Labelled():
+            return ((text, text) for text, _ in read_rows(where))
+        case _:
+            return read_pairs(where)

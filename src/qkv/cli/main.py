@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from qkv.cli import demo, evaluate, export, generate, inspect, look, read, train, use
+from qkv.cli import demo, evaluate, export, generate, import_, inspect, look, read, train, use
 from qkv.cli.console import hush
 from qkv.error import QkvError, QkvFailure
 
@@ -34,6 +34,7 @@ looking.command("heads")(look.heads)
 app.command()(inspect.models)
 app.command()(inspect.verify)
 app.command()(inspect.doctor)
+app.command("import")(import_.import_)
 app.command()(export.export)
 app.command()(demo.demo)
 
