@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def train(text: str, recipe: str, out: Path, threads: int) -> dict[str, Any]:
     parts.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", whole[:cut]), ("valid", whole[cut:])):
         (parts / f"{name}.txt").write_text(part, encoding="utf-8")
-    command = ["qkv", "train", "generate", "--recipe", recipe, "--out", str(out), "--threads", str(threads)]
+    command = [sys.executable, "-m", "qkv", "train", "generate", "--recipe", recipe, "--out", str(out), "--threads", str(threads)]
     command += ["--resume"] if out.is_dir() else []
     subprocess.run(command, check=True, env={**os.environ, "SHAKESPEARE": str(parts)})
     journal = read(out / "journal.jsonl")
