@@ -13,8 +13,9 @@ import torch
 
 from qkv.attention.sight import Plain
 from qkv.data.symbols import OURS
-from qkv.decode.beam import Hypothesis, search
+from qkv.decode.beam import Hypothesis, search, write_on
 from qkv.decode.rule import Beam, Certain, Likely
+from qkv.decode.sample import NoRepeat, Rule, Temperature, apply_all
 from qkv.decode.translate import log_probabilities
 from qkv.error import QkvError
 
@@ -239,3 +240,36 @@ def test_at_most_the_end_symbol_is_an_empty_translation(make_model, symbols, sou
 def test_a_rule_that_nothing_can_fulfil_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(QkvError):
         Beam(**wrong)
+
+
+# Beams of a decoder by itself
+
+
+@torch.no_grad()
+def everything(model, prompt: list[int], most: int, alpha: float, rules: tuple[Rule, ...]) -> list[tuple[float, tuple[int, ...]]]:
+    """Every continuation that ends in at most `most` tokens, its end among them, by full passes that know nothing of each
+    other, best first."""
+    entries, found = model.spec.vocabulary.size, []
+    for length in range(most):
+        for tokens in itertools.product([t for t in range(entries) if t not in (PAD, BOS, EOS)], repeat=length):
+            logarithm = 0.0
+            for place, token in enumerate((*tokens, EOS)):
+                so_far = torch.tensor([[*prompt, *tokens[:place]]])
+                logits = apply_all(rules, model(so_far, Plain())[:, -1], so_far)
+                logarithm += logits.log_softmax(1)[0, token].item()
+            if logarithm > -math.inf:
+                found.append((logarithm / ((5 + length + 1) / 6) ** alpha, tokens))
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+@pytest.mark.parametrize("rules", [(), (NoRepeat(1), Temperature(2.0))], ids=["plain", "ruled"])
+def test_a_full_beam_of_continuations_equals_exhaustive_search(
+    make_decoder, symbols, alpha: float, rules: tuple[Rule, ...]
+) -> None:
+    model, prompts = make_decoder(6, ending=0.0), [[BOS, 4, 3], [BOS, 5, 5]]
+    found = write_on(model, prompts, symbols, Beam(FULL, alpha, most=4), FULL, rules)
+    for prompt, hypotheses in zip(prompts, found, strict=True):
+        expected = everything(model, prompt, 4, alpha, rules)
+        assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
+        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([score for score, _ in expected], abs=1e-5)

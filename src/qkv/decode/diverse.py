@@ -22,7 +22,7 @@ from qkv.model.transformer import DecoderOnly
 @dataclass(frozen=True)
 class Diverse:
     """`groups` beams of `beam` hypotheses each; at every step a token is worth `strength` less for each hypothesis of an earlier
-    group that says it there (Hamming diversity, section 5.1). The penalty stays part of what a hypothesis is worth."""
+    group that says it, or ends, there (Hamming diversity, section 5.1). The penalty stays part of what a hypothesis is worth."""
 
     groups: int = 3
     beam: int = 1
@@ -64,9 +64,11 @@ def diverse(
         origins, chosen = [], []
         said = torch.zeros(logarithms.shape[1], device=last.device)
         for number, group in enumerate(groups):
-            own = logarithms[number * beam : (number + 1) * beam] - how.strength * said
+            own, before = logarithms[number * beam : (number + 1) * beam] - how.strength * said, len(group.finished)
             places, new = _advance(group, own, symbols.end, length, beam, value)
-            said.index_add_(0, new, torch.ones(beam, device=last.device))
+            if before < beam:  # a group that is done says nothing more
+                said.index_add_(0, new, torch.ones(beam, device=last.device))
+                said[symbols.end] += len(group.finished) - before
             origins.append(places + number * beam)
             chosen.append(new)
         session.reorder(torch.cat(origins))
