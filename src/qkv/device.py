@@ -119,16 +119,22 @@ def int8_weight(weight: Tensor, offset: Tensor | None) -> Any:
     scales = (weight.abs().amax(1) / 127).clamp(min=1e-12).double()
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # PyTorch means to replace these tensors some day; they are held to the reference by a test
+        warnings.simplefilter("ignore")  # PyTorch means to replace these tensors some day; a test holds them to the reference
         rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
     return torch.ops.quantized.linear_prepack(rounded, None if offset is None else offset.detach().float())
 
 
 def int8_product(x: Tensor, packed: Any) -> Tensor:
-    """x W^T + offset, with x rounded to eight bits by its own range."""
-    return torch.ops.quantized.linear_dynamic(x, packed)
+    """x W^T + offset, with x rounded to eight bits by its own range, or to seven where eight would not be safe."""
+    return torch.ops.quantized.linear_dynamic(x, packed, saturates())
+
+
+@functools.cache
+def saturates() -> bool:
+    """Whether this CPU adds two products of eight bits in sixteen, which is too little for large ones (AVX2, and AVX-512 without
+    VNNI, do): measured once."""
+    ones = torch.ones(8, 64)
+    return bool(((torch.ops.quantized.linear_dynamic(ones, int8_weight(ones, None)) - 64).abs() > 1).any())
 
 
 @contextlib.contextmanager
