@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -13,49 +14,82 @@ from qkv.attention.attend import BACKENDS, Backend, attend, choose
 from qkv.attention.call import Call
 from qkv.attention.products import QUERIES, SCORES, Products
 from qkv.attention.reference import Reference, weights
-from qkv.attention.sight import Packed, Padded, Plain
+from qkv.attention.sight import Late, Packed, Padded, Plain, Sight
 from qkv.error import QkvError
 from qkv.spec.pattern import Causal, Full
+from qkv.spec.score import Dot, ScaledDot
+
+
+@st.composite
+def sights(draw: st.DrawFn, batch: int, first: int, queries: int, keys: int) -> Sight:
+    """Any sight that these queries may have of these keys."""
+    kinds: list[type] = [Plain, Padded, Late]
+    if keys >= first + queries:
+        kinds.append(Packed)  # a query sees itself at least
+
+    def each(least: int, most: int) -> torch.Tensor:
+        return torch.tensor(draw(st.lists(st.integers(least, most), min_size=batch, max_size=batch)))
+
+    match draw(st.sampled_from(kinds)).__name__:
+        case "Padded":
+            lengths = each(0, keys)
+            return Padded(lengths, blank=bool((lengths == 0).any()))
+        case "Late":
+            return Late(each(0, keys))
+        case "Packed":
+            starts = draw(st.lists(st.lists(st.booleans(), min_size=keys, max_size=keys), min_size=batch, max_size=batch))
+            documents = torch.tensor(starts).long().cumsum(1)
+            return Packed(documents, torch.zeros_like(documents))  # attention asks for documents alone
+        case _:
+            return Plain()
 
 
 @st.composite
 def calls(draw: st.DrawFn, dtype: torch.dtype = torch.float64) -> Call:
-    """Any call: more keys than queries and fewer, queries that do not start at 0, sentences without any key."""
+    """Any call: more keys than queries and fewer, queries that do not start at 0, sentences without any key, documents that do
+    not see each other, texts that begin late, keys that serve several heads, both scores, and a bias for all rows or for each."""
     size = st.integers(1, 4)
-    batch, heads, width = draw(size), draw(size), draw(st.integers(1, 9))
+    batch, groups, width = draw(size), draw(size), draw(st.integers(1, 9))
+    heads = groups * draw(st.integers(1, 3))
     queries, keys, first = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0, 9))
+    if draw(st.booleans()):  # as in a model: a query is itself a key
+        keys = first + queries
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
 
-    def made(length: int) -> torch.Tensor:
-        return torch.randn(batch, heads, length, width, dtype=torch.float64, generator=generator).to(dtype)
+    def made(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
 
-    lengths = st.lists(st.integers(0, keys), min_size=batch, max_size=batch)
-    sight = draw(st.one_of(st.just(Plain()), lengths.map(lambda found: Padded(torch.tensor(found), blank=0 in found))))
-    return Call(made(queries), made(keys), made(keys), draw(st.sampled_from([Full(), Causal()])), sight, first)
+    q, k, v = (made(batch, number, length, width) for number, length in ((heads, queries), (groups, keys), (groups, keys)))
+    bias = draw(st.sampled_from([None, made(1, heads, queries, keys), made(batch, heads, queries, keys)]))
+    pattern, score = draw(st.sampled_from([Full(), Causal()])), draw(st.sampled_from([Dot(), ScaledDot()]))
+    return Call(q, k, v, pattern, draw(sights(batch, first, queries, keys)), first, score, bias)
+
+
+def leaves_of(call: Call) -> dict[str, torch.Tensor]:
+    """What a call can be differentiated by."""
+    return {name: tensor for name in ("q", "k", "v", "bias") if (tensor := getattr(call, name)) is not None}
 
 
 def learning(call: Call) -> Call:
     """The same call by somebody who asks for gradients."""
-    leaves = {name: getattr(call, name).detach().clone().requires_grad_() for name in ("q", "k", "v")}
-    return replace(call, **leaves)
+    return replace(call, **{name: tensor.detach().clone().requires_grad_() for name, tensor in leaves_of(call).items()})
 
 
 def run(backend: Backend, call: Call) -> list[torch.Tensor]:
     """What a backend gives, and its gradients."""
     call = learning(call)
-    leaves = [call.q, call.k, call.v]
     attended = backend.run(call)
     generator = torch.Generator().manual_seed(0)
     upstream = torch.randn(attended.shape, dtype=torch.float64, generator=generator).to(attended.dtype)
-    return [attended.detach(), *torch.autograd.grad((attended * upstream).sum(), leaves)]
+    return [attended.detach(), *torch.autograd.grad((attended * upstream).sum(), list(leaves_of(call).values()))]
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(call=calls())
 def test_every_backend_equals_the_reference_forward_and_backward(backend: Backend, call: Call) -> None:
-    if not backend.declines(learning(call)):
-        torch.testing.assert_close(run(backend, call), run(Reference(), call), rtol=0, atol=1e-12)
+    assert not backend.declines(learning(call)), "of small calls in one precision, all run all"
+    torch.testing.assert_close(run(backend, call), run(Reference(), call), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -63,29 +97,48 @@ def test_every_backend_equals_the_reference_forward_and_backward(backend: Backen
 @settings(max_examples=25)
 @given(data=st.data())
 def test_lower_precisions_stay_near_fp64(backend: Backend, dtype: torch.dtype, data: st.DataObject) -> None:
-    call = data.draw(calls(dtype))
-    exact = Call(call.q.double(), call.k.double(), call.v.double(), call.pattern, call.keys, call.first)
+    call = replace(data.draw(calls(dtype)), score=ScaledDot())  # as they are, scores grow with the width, and so do roundings
+    exact = replace(call, **{name: tensor.double() for name, tensor in leaves_of(call).items()})
     found = run(backend, call)
     assert all(tensor.dtype == dtype for tensor in found)
-    tolerance = 1e-5 if dtype == torch.float32 else 0.15
-    torch.testing.assert_close([tensor.double() for tensor in found], run(Reference(), exact), rtol=tolerance, atol=tolerance)
+    for mine, wanted in zip(found, run(Reference(), exact), strict=True):
+        # rounded, a gradient is as far off as the largest of those that it is the sum of
+        tolerance = (1e-5 if dtype == torch.float32 else 0.05) * max(3.0, wanted.abs().max().item())
+        torch.testing.assert_close(mine.double(), wanted, rtol=0, atol=tolerance)
+
+
+def seen_by(call: Call, row: int, place: int) -> list[int]:
+    """The keys that a query sees, by the words of the sights and the patterns."""
+    here = call.first + place
+
+    def there(j: int) -> bool:
+        match call.keys:
+            case Plain():
+                return True
+            case Padded(lengths=lengths):
+                return j < lengths[row]
+            case Packed(documents=documents):
+                return bool(documents[row, j] == documents[row, here])
+            case Late(starts=starts):
+                return j >= starts[row]
+
+    return [j for j in range(call.k.shape[2]) if there(j) and (isinstance(call.pattern, Full) or j <= here)]
 
 
 @given(call=calls())
 def test_the_reference_is_the_formula_key_by_key(call: Call) -> None:
     attended = Reference().run(call)
     batch, heads, queries, width = call.q.shape
-    keys = call.k.shape[2]
-    for b in range(batch):
-        there = int(call.keys.lengths[b]) if isinstance(call.keys, Padded) else keys
-        for t in range(queries):
-            seen = [j for j in range(there) if isinstance(call.pattern, Full) or j <= call.first + t]
-            for h in range(heads):
-                expected = torch.zeros(width, dtype=torch.float64)
-                if seen:
-                    exponentials = torch.stack([(call.q[b, h, t] @ call.k[b, h, j] / width**0.5).exp() for j in seen])
-                    expected = (exponentials[:, None] * call.v[b, h, seen]).sum(0) / exponentials.sum()
-                torch.testing.assert_close(attended[b, h, t], expected, rtol=0, atol=1e-12)
+    scale = 1.0 if isinstance(call.score, Dot) else width**-0.5
+    bias = torch.zeros(1, heads, queries, call.k.shape[2]) if call.bias is None else call.bias
+    for b, t, h in itertools.product(range(batch), range(queries), range(heads)):
+        seen, group = seen_by(call, b, t), h * call.k.shape[1] // heads
+        expected = torch.zeros(width, dtype=torch.float64)
+        if seen:
+            added = bias[min(b, len(bias) - 1), h, t]
+            exponentials = torch.stack([(scale * (call.q[b, h, t] @ call.k[b, group, j]) + added[j]).exp() for j in seen])
+            expected = (exponentials[:, None] * call.v[b, group, seen]).sum(0) / exponentials.sum()
+        torch.testing.assert_close(attended[b, h, t], expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
@@ -96,6 +149,18 @@ def test_a_query_that_may_see_nothing_receives_zeros_and_gives_no_gradient(backe
     assert all(tensor.isfinite().all() for tensor in found)
     assert all((tensor[1] == 0).all() for tensor in found)
     assert all((tensor[0] != 0).any() for tensor in found)
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+def test_what_stands_before_a_late_text_receives_zeros_and_its_bias_learns_nothing(backend: Backend) -> None:
+    generator = torch.Generator().manual_seed(4)
+    q, k, v = torch.randn(3, 3, 2, 5, 4, dtype=torch.float64, generator=generator)
+    bias = torch.randn(3, 2, 5, 5, dtype=torch.float64, generator=generator)
+    attended, *of_qkv, of_bias = run(backend, Call(q, k, v, Causal(), Late(torch.tensor([0, 3, 5])), bias=bias))
+    assert all(tensor.isfinite().all() for tensor in (attended, *of_qkv, of_bias))
+    for row, start in enumerate((0, 3, 5)):
+        assert all((tensor[row, :, :start] == 0).all() for tensor in (attended, *of_qkv, of_bias, of_bias.transpose(2, 3)))
+        assert (attended[row, :, start:] != 0).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)

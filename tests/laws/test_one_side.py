@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -49,16 +50,52 @@ def test_steps_after_a_prefill_equal_a_full_pass(writer, prefill: int) -> None:
     assert state.length == 9
 
 
-@torch.no_grad()
-def test_packed_documents_are_what_each_is_alone(writer) -> None:
-    lengths = [[3, 1, 5], [9], [4, 5], [1, 1, 7]]
-    documents = torch.tensor([[n for n, length in enumerate(row) for _ in range(length)] for row in lengths])
-    pos = torch.tensor([[t for length in row for t in range(length)] for row in lengths])
-    packed = writer.model(writer.ids, Packed(documents, pos))
-    for r, row in enumerate(lengths):
-        for start, end in itertools.pairwise(itertools.accumulate(row, initial=0)):
-            alone = writer.model(writer.ids[r : r + 1, start:end], Plain())
-            torch.testing.assert_close(packed[r : r + 1, start:end], alone, **CLOSE)
+LENGTHS = [[3, 1, 5], [9], [4, 5], [1, 1, 7]]  # of the documents in each row
+PACKED = Packed(
+    torch.tensor([[n for n, length in enumerate(row) for _ in range(length)] for row in LENGTHS]),
+    torch.tensor([[t for length in row for t in range(length)] for row in LENGTHS]),
+)
+
+
+def documents() -> Iterator[tuple[int, int, int]]:
+    """The row of each document, its first column and the one after its last."""
+    for row, lengths in enumerate(LENGTHS):
+        for start, end in itertools.pairwise(itertools.accumulate(lengths, initial=0)):
+            yield row, start, end
+
+
+def hidden_and_gradients(room, pieces: list[tuple[torch.Tensor, Packed | Plain, torch.Tensor]]) -> list[torch.Tensor]:
+    """What a model makes of some texts, and the gradient by all parameters of a sum that weighs every number of it."""
+    through = room.model.decode if hasattr(room.model, "decode") else room.model.encode
+    made = [through(ids, sight) for ids, sight, _ in pieces]
+    total = sum(((hidden * upstream).sum() for hidden, (_, _, upstream) in zip(made, pieces, strict=True)), torch.zeros(()))
+    gradients = torch.autograd.grad(total, list(room.model.parameters()), allow_unused=True)
+    return [*(hidden.detach() for hidden in made), *(gradient for gradient in gradients if gradient is not None)]
+
+
+def packed_is_alone(room) -> None:
+    """The law of packing: documents in one row are what each is by itself, forward and backward."""
+    width = room.spec.width
+    upstream = torch.randn(4, 9, width, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    packed, *together = hidden_and_gradients(room, [(room.ids, PACKED, upstream)])
+    pieces = [(room.ids[r : r + 1, a:b], Plain(), upstream[r : r + 1, a:b]) for r, a, b in documents()]
+    found = hidden_and_gradients(room, pieces)
+    alone, apart = found[: len(pieces)], found[len(pieces) :]
+    for (row, start, end), hidden in zip(documents(), alone, strict=True):
+        torch.testing.assert_close(packed[row : row + 1, start:end], hidden, **CLOSE)
+    assert len(together) == len(apart) > 4
+    for mine, wanted in zip(together, apart, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-11 * max(1.0, wanted.abs().max().item()))
+    plain, *_ = hidden_and_gradients(room, [(room.ids, Plain(), upstream)])
+    assert (plain - packed).abs().amax((1, 2))[[0, 2, 3]].min() > 1e-6, "what is not called another document must matter"
+
+
+def test_packed_documents_are_what_each_is_alone_forward_and_backward(writer) -> None:
+    packed_is_alone(writer)
+
+
+def test_so_are_those_that_are_packed_for_an_encoder(reader) -> None:
+    packed_is_alone(reader)
 
 
 @torch.no_grad()
