@@ -9,18 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 from qkv.train.loss import ROWS, SLABS, Smoothing, reference, smoothed_cross_entropy
 
 
-def by_pytorch(hidden: Tensor, weight: Tensor, target: Tensor, smoothing: Smoothing) -> tuple[Tensor, Tensor]:
+def by_pytorch(
+    hidden: Tensor, weight: Tensor, target: Tensor, smoothing: Smoothing, offset: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """PyTorch's cross-entropy against the distribution that section 5.4 and the released code describe."""
     entries = weight.shape[0]
     wanted = torch.full((len(target), entries), smoothing.amount / (entries - 1), dtype=hidden.dtype)
     wanted[torch.arange(len(target)), target] = 1 - smoothing.amount
     assert wanted.sum(1).sub(1).abs().max() < 1e-5
-    logits = hidden @ weight.t()
-    cross_entropy = torch.nn.functional.cross_entropy
+    logits = functional.linear(hidden, weight, offset)
+    cross_entropy = functional.cross_entropy
     return cross_entropy(logits, wanted, reduction="sum"), cross_entropy(logits, target, reduction="sum").detach()
 
 
@@ -31,11 +34,18 @@ def made(rows: int, entries: int, width: int, *, scale: float = 1.0, seed: int =
     return hidden, weight, torch.randint(0, entries, (rows,), generator=generator)
 
 
-def values_and_gradients(function, hidden: Tensor, weight: Tensor, target: Tensor, smoothing: Smoothing, **more) -> list[Tensor]:
-    hidden, weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-    smoothed, plain = function(hidden, weight, target, smoothing, **more)
+def offsets(entries: int, seed: int = 0) -> Tensor:
+    """A number for each entry."""
+    return torch.randn(entries, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+
+
+def values_and_gradients(
+    function, hidden: Tensor, weight: Tensor, target: Tensor, smoothing: Smoothing, offset: Tensor | None = None, **more
+) -> list[Tensor]:
+    leaves = [tensor.clone().requires_grad_() for tensor in (hidden, weight, offset) if tensor is not None]
+    smoothed, plain = function(*leaves[:2], target, smoothing, offset=None if offset is None else leaves[2], **more)
     assert not plain.requires_grad
-    return [smoothed.detach(), plain, *torch.autograd.grad(smoothed * 0.7, [hidden, weight])]
+    return [smoothed.detach(), plain, *torch.autograd.grad(smoothed * 0.7, leaves)]
 
 
 @settings(max_examples=60)
@@ -45,18 +55,25 @@ def values_and_gradients(function, hidden: Tensor, weight: Tensor, target: Tenso
     width=st.integers(1, 9),
     amount=st.sampled_from([0.0, 0.1, 0.3, 0.9]),
     scale=st.sampled_from([0.1, 1.0, 30.0]),
+    shifted=st.booleans(),
     seed=st.integers(0, 2**20),
 )
 def test_values_and_gradients_are_the_formula_and_pytorch(
-    rows: int, entries: int, width: int, amount: float, scale: float, seed: int
+    rows: int, entries: int, width: int, amount: float, scale: float, shifted: bool, seed: int
 ) -> None:
     inputs = made(rows, entries, width, scale=scale, seed=seed)
-    found = values_and_gradients(smoothed_cross_entropy, *inputs, Smoothing(amount))
+    offset = offsets(entries, seed) if shifted else None
+    found = values_and_gradients(smoothed_cross_entropy, *inputs, Smoothing(amount), offset)
+    assert len(found) == (5 if shifted else 4)
     for oracle in (reference, by_pytorch):
-        expected = values_and_gradients(oracle, *inputs, Smoothing(amount))
+        expected = values_and_gradients(oracle, *inputs, Smoothing(amount), offset)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-9)
+    with torch.no_grad():  # which takes another way
+        values = smoothed_cross_entropy(*inputs, Smoothing(amount), offset=offset)
+    torch.testing.assert_close(list(values), expected[:2], rtol=1e-10, atol=1e-9)
     hidden, weight, target = inputs
-    narrow = values_and_gradients(smoothed_cross_entropy, hidden.float(), weight.float(), target, Smoothing(amount))
+    low = None if offset is None else offset.float()
+    narrow = values_and_gradients(smoothed_cross_entropy, hidden.float(), weight.float(), target, Smoothing(amount), low)
     assert all(tensor.dtype == torch.float32 for tensor in narrow)
     for mine, exact in zip(narrow, expected, strict=True):
         torch.testing.assert_close(mine.double(), exact, rtol=1e-4, atol=2e-5 * max(1.0, exact.abs().max().item()))
@@ -83,15 +100,17 @@ def test_logits_of_ten_thousand_are_finite_and_right(dtype: torch.dtype, amount:
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
     hidden, weight, target = made(5, 7, 3)
-    inputs = [tensor.requires_grad_() for tensor in (hidden, weight)]
-    assert torch.autograd.gradcheck(lambda h, w: smoothed_cross_entropy(h, w, target, Smoothing(0.2))[0], inputs)
+    inputs = [tensor.requires_grad_() for tensor in (hidden, weight, offsets(7))]
+    assert torch.autograd.gradcheck(lambda h, w, o: smoothed_cross_entropy(h, w, target, Smoothing(0.2), offset=o)[0], inputs)
 
 
-def test_products_in_bf16_are_near() -> None:
-    hidden, weight, target = made(ROWS + 5, 60, 16)
-    hidden, weight = hidden.float(), weight.float() / 4
-    found = values_and_gradients(smoothed_cross_entropy, hidden, weight, target, Smoothing(0.1), precision=torch.bfloat16)
-    expected = values_and_gradients(reference, hidden, weight, target, Smoothing(0.1))
+@pytest.mark.parametrize("rows", [ROWS + 5, ROWS * SLABS, 2 * ROWS * SLABS + 3])
+@pytest.mark.parametrize("shifted", [False, True], ids=["no offset", "offset"])
+def test_products_in_bf16_are_near(rows: int, shifted: bool) -> None:
+    hidden, weight, target = made(rows, 60, 16)
+    hidden, weight, offset = hidden.float(), weight.float() / 4, offsets(60).float() if shifted else None
+    found = values_and_gradients(smoothed_cross_entropy, hidden, weight, target, Smoothing(0.1), offset, precision=torch.bfloat16)
+    expected = values_and_gradients(reference, hidden, weight, target, Smoothing(0.1), offset)
     for mine, exact in zip(found, expected, strict=True):
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, exact, rtol=2e-2, atol=2e-2 * exact.abs().max().item())
