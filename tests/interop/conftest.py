@@ -56,7 +56,7 @@ def ask() -> Ask:
     return asked
 
 
-def stirred(module: torch.nn.Module, by: float = 0.15) -> torch.nn.Module:
+def stirred(module: torch.nn.Module, by: float = 0.3) -> torch.nn.Module:
     """The module with no weight as initialised, zeros and ones among them."""
     generator = torch.Generator().manual_seed(7)
     for tensor in [*module.parameters(), *(each for name, each in module.named_buffers() if "logits_bias" in name)]:

@@ -89,14 +89,15 @@ def _generation(stored: Stored) -> dict[str, Any]:
     config = _special(stored)
     if isinstance(spec, DecoderOnly):
         never = symbols.special - {symbols.end}
+        config |= {"max_length": _places(spec) or LONGEST}  # the prompt among it
     else:
         never = {symbols.pad, symbols.start} - {symbols.end}
+        config |= {"max_new_tokens": (_places(spec) or LONGEST + 1) - 1}
         more = symbols.opening[1:]
         assert len(more) < 2, "no tokenizer opens a text with more than two tokens"
         config |= {"forced_bos_token_id": more[0]} if more else {}
     never = sorted(number for number in never if number < spec.vocabulary.target)
     return config | {
-        "max_length": _places(spec) or LONGEST,
         "num_beams": 1,
         "do_sample": False,
         # where they are banned, before anything is forced

@@ -26,6 +26,8 @@ from qkv.store import Stored
 CLOSE = 1e-4  # of a logit, or of the largest one's size where that is more than 1
 LONGEST = 128  # tokens of a text that are compared
 WRITTEN = 20  # tokens that both write
+PROMPT = 30  # letters of a text that they go on from, or translate
+FRAME = 3  # tokens that may stand around a text
 
 Rows = list[tuple[list[int], list[int]]]
 """What an encoder is given and what a decoder is, or the same twice where there is one side."""
@@ -138,7 +140,8 @@ def _same_numbers(stored: Stored, folder: Path, texts: Sequence[tuple[str, str]]
 
 
 def _their_numbers(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return [list(ids) for ids in tokenizer(texts)["input_ids"]]
+    with quiet():  # which would say of long texts that they are
+        return [list(ids) for ids in tokenizer(texts)["input_ids"]]
 
 
 def _equal(ours: list[list[int]], theirs: list[list[int]]) -> int:
@@ -150,20 +153,19 @@ def _written_alike(stored: Stored, theirs: Any, folder: Path, texts: Sequence[tu
     """How many texts both go on with, or translate, alike, and of how many."""
     if not isinstance(stored.model, EncoderDecoder | DecoderOnly):
         return 0, 0
-    given = [text for text, _ in texts if text.strip()][:3]
     reads = tokenizer_of(folder)
     says = tokenizer_of(folder / TARGET) if (folder / TARGET).is_dir() else reads
+    begun = [text[:PROMPT].strip() for text, _ in texts]
+    room = _most(stored.model) - WRITTEN
+    given = [text for text, ids in zip(begun, stored.source.encode(begun), strict=True) if 0 < len(ids) < room - FRAME][:3]
     if isinstance(stored.model, DecoderOnly):
-        given = [text[:30].rstrip() for text in given]
-        ours = [
-            text + found[0].text
-            for text, found in zip(given, Writer(stored).generate(given, Greedy(), length=WRITTEN), strict=True)
-        ]
+        continued = Writer(stored).generate(given, Greedy(), length=WRITTEN)
+        ours = [text + found[0].text for text, found in zip(given, continued, strict=True)]
     else:
         ours = [found[0].text for found in Translator(stored).translate(given, Beam(1, most=WRITTEN))]
     found: list[str] = []
     for text in given:
-        numbers = torch.tensor([reads(text.strip())["input_ids"]])
+        numbers = torch.tensor([reads(text)["input_ids"]])
         more = WRITTEN + len(stored.target.symbols.opening) - 1 if isinstance(stored.model, EncoderDecoder) else WRITTEN
         with quiet():
             ids = theirs.generate(numbers, attention_mask=torch.ones_like(numbers), max_new_tokens=more)
