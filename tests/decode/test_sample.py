@@ -164,6 +164,18 @@ def test_a_constraint_is_that_of_hugging_face(made: Make) -> None:
 
 
 @MADE
+@pytest.mark.parametrize("tokens", [(7,), (0, 7, 29), tuple(range(30))], ids=len)
+def test_tokens_are_allowed_as_by_hugging_face(made: Make, tokens: tuple[int, ...]) -> None:
+    logits, history = made(4, 30), histories(4, 3, 30)
+    expected = theirs.PrefixConstrainedLogitsProcessor(lambda _, __: list(tokens), 1)(history, logits)
+    left = kept(expected).any(1)  # where none of them was left, ours keep their promise
+    assert left.any() or made is holed
+    found = Allow(tokens).apply(logits, history)
+    assert torch.equal(found[left], expected[left])
+    assert torch.equal(kept(found[~left]), torch.zeros(int((~left).sum()), 30).bool().index_fill(1, torch.tensor(tokens), True))
+
+
+@MADE
 def test_tokens_are_banned_as_by_hugging_face(made: Make) -> None:
     logits, tokens = made(4, 30), (0, 7, 29)
     expected = theirs.SuppressTokensLogitsProcessor(list(tokens))(nothing(logits), logits)

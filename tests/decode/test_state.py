@@ -75,3 +75,27 @@ def test_slots_of_different_paths_know_nothing_of_each_other() -> None:
     assert first is not second and first is state.keys(("a",))
     first.append(*made(2, 3))
     assert (first.length, second.length) == (3, 0)
+
+
+@given(pieces=st.lists(st.tuples(st.integers(1, 20), st.integers(0, 30)), min_size=1, max_size=8))
+def test_what_is_trimmed_is_forgotten_and_written_over(pieces: list[tuple[int, int]]) -> None:
+    slot, expected = Keys(), torch.empty(3, 2, 0, 3)
+    for number, (piece, left) in enumerate(pieces):
+        k, v = made(3, piece, number)
+        keys, values = slot.append(k, v)
+        expected = torch.cat([expected, k], 2)
+        assert torch.equal(keys, expected) and torch.equal(values[:, :, -piece:], v)
+        slot.trim(left)
+        expected = expected[:, :, :left]
+        assert slot.length == expected.shape[2]
+
+
+def test_memory_is_not_trimmed() -> None:
+    k, v = made(2, 5)
+    state = State()
+    state.slots[("decoder", "0", "1")] = once = Once(k, v, Padded(torch.tensor([5, 2])))
+    state.keys(("decoder", "0", "0")).append(*made(2, 4))
+    state.length = 4
+    state.trim(1)
+    assert (state.length, state.keys(("decoder", "0", "0")).length) == (1, 1)
+    assert once.k is k and once.v is v

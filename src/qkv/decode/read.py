@@ -130,7 +130,9 @@ class Reader:
         before, after = MASK.join(around[:number]), MASK.join(around[number:])
         if self.tokenizer.spaced:
             before = before.rstrip()
-        name = said.strip() or self.tokenizer.pieces([word])[0]
+        name = said.strip()
+        if not name or "\ufffd" in name:  # a space by itself, or part of a character
+            name = self.tokenizer.pieces([word])[0]
         return Filled(name, probability, before + (said if before else said.lstrip() or said) + after)
 
     @torch.inference_mode()
