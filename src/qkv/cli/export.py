@@ -45,30 +45,42 @@ def _to_hugging_face(run: Path, folder: Path) -> None:
 
 
 def _to_ctranslate2(run: Path, folder: Path) -> None:
-    from qkv.decode.translate import load
-    from qkv.interop import ctranslate2
+    from qkv.decode.engine import load
+    from qkv.decode.generate import Writer
+    from qkv.decode.translate import Translator
+    from qkv.interop import ctranslate2, ctranslate2_text
 
-    translator = load(run, device="cpu", precision="fp32")
-    ctranslate2.export(translator, folder)
-    pairs, kind = _pairs(_texts(run), translator)
-    worst = ctranslate2.parity(translator, folder, pairs)
+    model, texts = load(run, device="cpu", precision="fp32"), _texts(run)
+    what = "of the run's own validation text" if texts else "of random entries"
+    match model:
+        case Translator():
+            ctranslate2.export(model, folder)
+            pairs = _pairs(texts, model.source, model.target)
+            worst, compared_on = ctranslate2.parity(model, folder, pairs), f"{len(pairs)} pairs {what}"
+        case Writer():
+            ctranslate2_text.export(model, folder)
+            rows = [ids for ids, _ in _pairs(texts, model.tokenizer, model.tokenizer)]
+            worst, compared_on = ctranslate2_text.parity(model, folder, rows), f"{len(rows)} texts {what}"
+        case _:
+            raise QkvError(f"{run} is an encoder, and CTranslate2 takes translators and language models: use --to huggingface")
     print(f"wrote {folder}")
-    print(f"largest difference of a log-probability a token, over {len(pairs)} {kind}: {worst:.2e}")
+    print(f"largest difference of a log-probability a token, over {compared_on}: {worst:.2e}")
 
 
-def _pairs(texts: list[tuple[str, str]], translator: Any) -> tuple[list[tuple[list[int], list[int]]], str]:
-    """Pairs to compare the engines on: the run's own validation text if it is still there, else random entries."""
+def _pairs(texts: list[tuple[str, str]], source: Any, target: Any) -> list[tuple[list[int], list[int]]]:
+    """Pairs of ids to compare the engines on: of these texts, or random ones where there are none."""
     import numpy as np
 
     if texts:
-        sources, targets = ([pair[side] for pair in texts] for side in (0, 1))
-        encoded = zip(translator.source.encode(sources), translator.target.encode(targets), strict=True)
-        return list(encoded), "sentence pairs"
+        read, written = (tokenizer.encode([pair[side] for pair in texts]) for side, tokenizer in enumerate((source, target)))
+        return list(zip(read, written, strict=True))
     generator = np.random.default_rng(0)
-    entries = [translator.source.size, translator.target.size]
-    return [
-        tuple(generator.integers(4, n, generator.integers(5, 30)).tolist() for n in entries) for _ in range(TEXTS)
-    ], "pairs of random entries"  # type: ignore[misc]
+
+    def ids(tokenizer: Any) -> list[int]:
+        ordinary = [entry for entry in range(tokenizer.size) if entry not in tokenizer.symbols.special]
+        return generator.choice(ordinary, generator.integers(5, 30)).tolist()
+
+    return [(ids(source), ids(target)) for _ in range(TEXTS)]
 
 
 def _texts(run: Path) -> list[tuple[str, str]]:

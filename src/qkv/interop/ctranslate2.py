@@ -51,12 +51,12 @@ def export(translator: Translator, folder: Path) -> None:
     pre_norm = isinstance(described.encoder.blocks[0].norm, PreNorm)
     spec = specs.TransformerSpec.from_config((described.encoder.depth, described.decoder.depth), heads, pre_norm=pre_norm)
     for side, stack, embedding in ((spec.encoder, model.encoder, model.source), (spec.decoder, model.decoder, model.target)):
-        _stack(side, stack)
+        put_stack(side, stack)
         side.scale_embeddings = described.embedding.scale
         side.position_encodings.encodings = sinusoids(position, POSITIONS, described.width).float().numpy()
         table = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
-        table.weight = _numbers(embedding.weight)
-    spec.decoder.projection.weight = _numbers(model.output.weight)
+        table.weight = numbers(embedding.weight)
+    spec.decoder.projection.weight = numbers(model.output.weight)
     spec.register_source_vocabulary(translator.source.entries())
     spec.register_target_vocabulary(translator.target.entries())
     spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = "<s>", "</s>", "<unk>"
@@ -138,7 +138,7 @@ def _refuse_strange(described: EncoderDecoder, sublayers: list[SublayerSpec]) ->
         raise QkvError(f"CTranslate2 wants a Transformer as Vaswani et al. described it, which {strange[0]} is no part of")
 
 
-def _stack(side: Any, stack: Stack) -> None:
+def put_stack(side: Any, stack: Stack) -> None:
     if isinstance(stack.norm, nn.LayerNorm):
         _norm(side.layer_norm, stack.norm)
     for layer, block in zip(side.layer, stack.blocks, strict=True):
@@ -168,15 +168,15 @@ def _block(layer: Any, block: Block) -> None:
 
 
 def _linear(place: Any, linear: nn.Linear) -> None:
-    place.weight = _numbers(linear.weight)
+    place.weight = numbers(linear.weight)
     if linear.bias is not None:
-        place.bias = _numbers(linear.bias)
+        place.bias = numbers(linear.bias)
 
 
 def _norm(place: Any, norm: nn.LayerNorm | nn.RMSNorm) -> None:
     assert isinstance(norm, nn.LayerNorm)
-    place.gamma, place.beta = _numbers(norm.weight), _numbers(norm.bias)
+    place.gamma, place.beta = numbers(norm.weight), numbers(norm.bias)
 
 
-def _numbers(tensor: Tensor) -> np.ndarray:
+def numbers(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()

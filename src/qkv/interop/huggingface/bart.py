@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qkv.interop.fit import Fit, Row
 from qkv.interop.huggingface.architecture import Architecture, Weights, apart
-from qkv.interop.huggingface.fit import Fit, Row
 from qkv.interop.huggingface.names import BOTH, After, Change, Channels, Pair, changed, paired
 from qkv.interop.huggingface.names import Row as AsRow
 from qkv.interop.huggingface.settings import Settings, activation_name

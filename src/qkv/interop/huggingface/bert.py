@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qkv.error import QkvError
+from qkv.interop.fit import Fit, Row
 from qkv.interop.huggingface.architecture import Architecture, Weights, apart
-from qkv.interop.huggingface.fit import Fit, Row
 from qkv.interop.huggingface.names import BOTH, Pair, paired
 from qkv.interop.huggingface.settings import Settings, activation_name
 from qkv.spec.model import (

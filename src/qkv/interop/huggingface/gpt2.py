@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from qkv.interop.fit import Fit
 from qkv.interop.huggingface.architecture import Architecture, Weights, apart
-from qkv.interop.huggingface.fit import Fit
 from qkv.interop.huggingface.names import BOTH, Pair, Turned, changed, paired
 from qkv.interop.huggingface.settings import Settings, activation_name
 from qkv.spec.model import DecoderOnly, Embedding, Joint, Output, Tied, Untied

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from qkv.interop.fit import Fit
 from qkv.interop.huggingface.architecture import Architecture, Weights, apart
-from qkv.interop.huggingface.fit import Fit
 from qkv.interop.huggingface.names import WEIGHT, Pair, paired
 from qkv.interop.huggingface.settings import ACTIVATIONS, Settings, activation_name
 from qkv.spec.model import AllThree, Embedding, EncoderDecoder, FanIn, Joint, Output, SourceAndTarget

@@ -1,4 +1,4 @@
-"""Whether a model of ours is one of theirs: an architecture that cannot hold it is refused, and the part that does not fit is
+"""Whether a model of ours is one of another engine's: what cannot hold it is refused, and the part that does not fit is
 named."""
 
 from __future__ import annotations
