@@ -15,6 +15,7 @@ import torch
 
 import qkv
 from qkv.cli.main import main
+from qkv.look import curves
 
 WORDS = "ka lo mi nu pe ra su ti vo ze".split()
 TINY = """
@@ -131,6 +132,59 @@ def trained(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     said = asked("train", "translate", *text.options, "--out", folder, *TINY)
     assert said.code == 0, said.err
     return Trained(folder, said)
+
+
+SMALL = """
+--batch-tokens 300 --device cpu --precision fp32 --longest 40 --set width=16 --set evaluation=Evaluation(60,0)
+--set checkpoints=Checkpoints(60,1,Exactly(1)) --set schedule=Cosine(peak=0.02,warmup=5)
+""".split()
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A run of every shape but a translator's, and the text that they were trained and validated on."""
+
+    text: Path
+    valid: Path
+    table: Path
+    language: Path
+    draft: Path
+    masked: Path
+    classifier: Path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Runs that the command line trained; nobody alters them. They know 40 places, and the encoders two more for what frames."""
+    folder = tmp_path_factory.mktemp("runs")
+    lines = sentences(80, 3)
+    text, valid = write(folder / "train.txt", lines[:70]), write(folder / "valid.txt", lines[70:])
+    labels = ["with" if "ka" in line else "without" for line in lines]
+    rows = [f"{line}\t{label}" for line, label in zip(lines, labels, strict=True)]
+    table = write(folder / "table.tsv", ["text\tlabel", *rows])
+    given = ["--text", text, "--valid-text", valid]
+    calls = {
+        "language": ["generate", *given, "--documents", "lines", "--tokenizer", "characters", "--set", "decoder.depth=1"],
+        "draft": ["generate", *given, "--documents", "lines", "--tokenizer", "characters", "--set", "decoder.depth=1"],
+        "masked": ["fill", *given, "--vocabulary", 40, "--set", "encoder.depth=1"],
+    }
+    steps = {"language": 60, "draft": 10, "masked": 30}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "draw", lambda journal, path, title: None)  # it takes longer than the runs
+        for name, call in calls.items():
+            said = asked("train", *call, "--out", folder / name, *SMALL, "--steps", steps[name])
+            assert said.code == 0, said.err
+        call = ["classify", "--table", table, "--from", folder / "masked", "--out", folder / "classifier", "--steps", 30]
+        said = asked("train", *call, "--batch-tokens", 300, "--device", "cpu", "--precision", "fp32")
+        assert said.code == 0, said.err
+    return Runs(text, valid, table, *(folder / name for name in ("language", "draft", "masked", "classifier")))
+
+
+def refused(answer: Answer, *words: str, code: int = 2) -> None:
+    """One line that says what is wrong, on standard error, and no traceback."""
+    assert answer.code == code, answer
+    last = answer.err.splitlines()[-1]
+    assert last.startswith("qkv: ") and all(word in last for word in words), answer.err
 
 
 @pytest.fixture

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Answer, Ask, Trained, write
+from tests.cli.conftest import Answer, Ask, Runs, Trained, write
 
+import qkv
 from qkv.cli.main import app
 from qkv.decode.translate import Translation, Translator
+from qkv.look.heads import kinds
 from qkv.papers.catalogue import CATALOGUE
 
-VERBS = "train translate evaluate score look models verify doctor export demo".split()
+VERBS = "train translate generate fill embed classify evaluate score look models verify doctor import export demo".split()
 
 
 def refused(answer: Answer, *words: str, code: int = 2) -> None:
@@ -152,6 +155,25 @@ def test_look_heads_draws_a_picture(ask: Ask, copied: Path, tmp_path: Path, monk
     assert answer.code == 0 and (tmp_path / "other.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_look_heads_shows_a_model_with_one_side_the_text_alone(ask: Ask, runs: Runs, tmp_path: Path) -> None:
+    for number, (run, text) in enumerate([(runs.language, "ka lo"), (runs.masked, "ka <mask>"), (runs.classifier, "ka lo")]):
+        path = tmp_path / f"{number}.png"
+        answer = ask("look", "heads", run, text, "--out", path)
+        assert (answer.code, answer.out) == (0, f"{path}\n"), answer.err
+        assert path.read_bytes().startswith(b"\x89PNG")
+    refused(ask("look", "heads", runs.language, "ka lo", "KA"), "no translator", "leave out 'KA'")
+    refused(ask("look", "heads", runs.language, ""), "an empty text")
+
+
+def test_one_side_has_one_kind_of_attention(runs: Runs) -> None:
+    (decoder,) = kinds(qkv.load(runs.language, device="cpu"), "ka lo")
+    assert decoder.keys == decoder.queries == ["<s>", *"ka", decoder.keys[3], *"lo"]
+    assert all(weight.shape[1:] == (6, 6) and (weight.triu(1) == 0).all() for weight in decoder.levels)
+    (encoder,) = kinds(qkv.load(runs.masked, device="cpu"), "ka <mask>")
+    assert (encoder.keys[0], encoder.keys[-2], encoder.keys[-1]) == ("<s>", "<mask>", "</s>")
+    assert all((weight > 0).all() for weight in encoder.levels)
+
+
 def test_look_heads_at_nothing_is_refused(ask: Ask, trained: Trained) -> None:
     refused(ask("look", "heads", trained.folder, "  ", "KA"), "an empty sentence")
 
@@ -180,3 +202,8 @@ def test_export_measures_that_both_engines_say_the_same(ask: Ask, trained: Train
     assert answer.code == 0, answer.err
     said = answer.out.splitlines()[-1]
     assert said.startswith("largest difference") and float(said.split()[-1]) < 1e-3
+
+
+def test_the_package_is_the_command(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "qkv", "models", "--json"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)[0]["model"] == "transformer-tiny"

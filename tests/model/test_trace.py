@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain
 from qkv.error import QkvError
-from qkv.look.heads import draw, weights
+from qkv.look.heads import draw, kinds
 from qkv.model.trace import Trace
 
 LENGTHS = torch.tensor([6, 3])
@@ -69,7 +69,10 @@ def test_only_what_is_asked_for_is_let_out_and_nothing_changes_by_asking(make_tr
 @pytest.mark.parametrize("separate", [False, True], ids=["joint", "separate"])
 @pytest.mark.parametrize("target", ["ABC", "AB"])
 def test_the_three_kinds_of_attention_are_told_apart_even_at_equal_lengths(make_translator, separate: bool, target: str) -> None:
-    found, read, written = weights(make_translator(separate=separate), "abc", target)
+    encoder, memory, decoder = kinds(make_translator(separate=separate), "abc", target)
+    found = {"encoder": encoder.levels, "memory": memory.levels, "decoder": decoder.levels}
+    read, written = encoder.keys, decoder.queries
+    assert encoder.queries == memory.keys == read and memory.queries == decoder.keys == written
     assert read == ["a", "b", "c", "</s>"] and written == ["<s>", *target]
     s, t = len(read), len(written)
     shapes = {kind: [tuple(weight.shape) for weight in levels] for kind, levels in found.items()}

@@ -75,6 +75,10 @@ class Reader:
         """What the encoder reads of a text in which <mask> stands for a hidden word."""
         return self._fitting(text, self.tokenizer.encode_masked(text))
 
+    def given(self, text: str) -> list[int]:
+        """What the encoder reads of a text; <mask> in it is a hidden word to a model that knows such."""
+        return self.masked(text) if self.symbols.masks else self._fitting(text, self.tokenizer.encode([text])[0])
+
     def embed(self, texts: Sequence[str], pooling: Pooling = MeanToken(), batch_tokens: int = 8192) -> Float[Tensor, "N D"]:
         """A vector for each text: the mean over its tokens, or that of the first, on the CPU in fp32.
 

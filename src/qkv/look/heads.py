@@ -1,14 +1,18 @@
-"""The attention of a pair of sentences, in every head, as one picture."""
+"""The attention of a text, or of a pair of sentences, in every head, as one picture."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from qkv.attention.sight import Plain
+from qkv.decode.generate import Writer
+from qkv.decode.read import Reader
 from qkv.decode.translate import Translator
 from qkv.error import QkvError
 from qkv.model.trace import Trace
@@ -19,13 +23,43 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 PANEL = 0.16  # inches a token
-NAMES = {"encoder": "encoder: source to source", "memory": "decoder: target to source", "decoder": "decoder: target to target"}
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """Attention of one kind: the weights of its levels, from the lowest, and the pieces that ask and that are asked."""
+
+    title: str
+    levels: list[Float[Tensor, "H T S"]]
+    queries: list[str]
+    keys: list[str]
 
 
 @torch.inference_mode()
-def weights(translator: Translator, source: str, target: str) -> tuple[dict[str, list[Tensor]], list[str], list[str]]:
-    """The attention weights, (H, T, S) for every level, of the three kinds of attention, with the source's and the target's
-    pieces."""
+def kinds(model: Translator | Writer | Reader, text: str, target: str | None = None) -> list[Kind]:
+    """All attention there is while a model reads a text, and writes the target if it is a translator.
+
+    Raises QkvError where there is nothing to look at.
+    """
+    if isinstance(model, Translator):
+        if target is None:
+            raise QkvError("a translator's attention is that of two sentences: give a target, too")
+        return _of_pair(model, text, target)
+    if not text:
+        raise QkvError("there is nothing to look at in an empty text")
+    ids, trace = model.given(text), Trace()
+    if isinstance(model, Writer):
+        title = "decoder: text to text"
+        model.model.decode(torch.tensor([ids]), Plain(), trace=trace)
+    else:
+        title = "encoder: text to text"
+        model.model.encode(torch.tensor([ids]), Plain(), trace=trace)
+    pieces = model.tokenizer.pieces(ids)
+    return [Kind(title, [weight[0].float() for weight in trace.weights.values()], pieces, pieces)]
+
+
+def _of_pair(translator: Translator, source: str, target: str) -> list[Kind]:
+    """Attention of the three kinds."""
     read = translator.source.symbols.read(translator.source.encode([source])[0])
     written = [*translator.target.symbols.opening, *translator.target.encode([target])[0]]
     if len(read) == 1:
@@ -33,36 +67,39 @@ def weights(translator: Translator, source: str, target: str) -> tuple[dict[str,
     trace = Trace()
     memory = translator.model.encode(torch.tensor([read]), Plain(), trace=trace)
     translator.model.decode(torch.tensor([written]), memory, trace=trace)
-    found: dict[str, list[Tensor]] = {name: [] for name in NAMES}
+    sources, targets = translator.source.pieces(read), translator.target.pieces(written)
+    encoder = Kind("encoder: source to source", [], sources, sources)
+    to_memory = Kind("decoder: target to source", [], targets, sources)
+    decoder = Kind("decoder: target to target", [], targets, targets)
     for path, weight in trace.weights.items():
         side, level, place = path[0], int(path[1]), int(path[2])
         stack = translator.model.spec.encoder if side == "encoder" else translator.model.spec.decoder
-        to_memory = isinstance(stack.tiled()[level].sublayers[place], MemoryAttention)
-        found["memory" if to_memory else side].append(weight[0].float())
-    return found, translator.source.pieces(read), translator.target.pieces(written)
+        kind = encoder if side == "encoder" else decoder
+        if isinstance(stack.tiled()[level].sublayers[place], MemoryAttention):
+            kind = to_memory
+        kind.levels.append(weight[0].float())
+    return [kind for kind in (encoder, to_memory, decoder) if kind.levels]
 
 
-def draw(translator: Translator, source: str, target: str, path: Path) -> None:
+def draw(model: Translator | Writer | Reader, text: str, target: str | None, path: Path) -> None:
     """Save the picture: a row for every level, a column for every head; dark is where a head looks."""
-    found, read, written = weights(translator, source, target)
-    kinds = [kind for kind in NAMES if found[kind]]
-    heads = max(level.shape[0] for kind in kinds for level in found[kind])
-    rows = sum(len(found[kind]) for kind in kinds)
-    side = max(1.5, PANEL * max(len(read), len(written)))
-    figure = plt.figure(figsize=(side * heads + 1.2, side * rows + 0.5 * len(kinds) + 1.2), layout="constrained")
-    figure.suptitle(f"{source}\n{target}", fontsize=11)
-    parts = figure.subfigures(len(kinds), 1, height_ratios=[len(found[kind]) for kind in kinds], squeeze=False)[:, 0]
-    for part, kind in zip(parts, kinds, strict=True):
-        keys, queries = (read if kind != "decoder" else written), (read if kind == "encoder" else written)
-        part.suptitle(NAMES[kind], fontsize=10)
-        axes = part.subplots(len(found[kind]), heads, squeeze=False)
-        for level, weight in enumerate(found[kind]):
+    found = kinds(model, text, target)
+    heads = max(level.shape[0] for kind in found for level in kind.levels)
+    rows = sum(len(kind.levels) for kind in found)
+    side = max(1.5, PANEL * max(len(pieces) for kind in found for pieces in (kind.queries, kind.keys)))
+    figure = plt.figure(figsize=(side * heads + 1.2, side * rows + 0.5 * len(found) + 1.2), layout="constrained")
+    figure.suptitle(text if target is None else f"{text}\n{target}", fontsize=11)
+    parts = figure.subfigures(len(found), 1, height_ratios=[len(kind.levels) for kind in found], squeeze=False)[:, 0]
+    for part, kind in zip(parts, found, strict=True):
+        part.suptitle(kind.title, fontsize=10)
+        axes = part.subplots(len(kind.levels), heads, squeeze=False)
+        for level, weight in enumerate(kind.levels):
             for head in range(heads):
                 _panel(
                     axes[level, head],
                     weight[head] if head < len(weight) else None,
-                    (queries, keys),
-                    level == len(found[kind]) - 1,
+                    (kind.queries, kind.keys),
+                    level == len(kind.levels) - 1,
                     head == 0,
                 )
                 if level == 0:
