@@ -26,7 +26,7 @@ from qkv.store import load, load_spec, load_tokenizers, load_weights
 from qkv.train import checkpoint as checkpoints
 from qkv.train.evaluate import bleu, perplexity, refuse_unknown
 from qkv.train.journal import Journal, read
-from qkv.train.loop import Ground, Loop
+from qkv.train.loop import Ground, Loop, begun
 from qkv.train.pairs import Translating
 from qkv.train.run import describe, train
 from qkv.train.run_folder import read_run, write_run
@@ -42,9 +42,8 @@ def looped(tmp_path: Path) -> Callable[[Run], Loop]:
 
     def make(run: Run) -> Loop:
         prepared = prepare(run.train, run.valid, run.tokenizer, seed=run.seed, longest=run.longest, cache=default_cache())
-        ground = Ground(
-            run, tmp_path, describe(run, prepared.report.vocabularies), Translating(run, prepared), machine.pick("cpu", "fp32")
-        )
+        model = begun(run, describe(run, prepared.report.vocabularies))
+        ground = Ground(run, tmp_path, model, Translating(run, prepared), machine.pick("cpu", "fp32"))
         return Loop(ground, Journal(tmp_path / "journal.jsonl"), Listener())
 
     return make
@@ -293,7 +292,8 @@ def test_a_run_is_read_as_it_was_written(tiny: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_describes_a_run_of_a_model_that_we_know(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QKV_DATA", "/data")
+    for name in ("QKV_DATA", "SHAKESPEARE"):
+        monkeypatch.setenv(name, "/data")
     run = read_run(path)
     spec = describe(run, (run.tokenizer.vocabulary.size, run.tokenizer.vocabulary.size))
     assert plain.from_plain(plain.to_plain(spec)) == spec

@@ -164,7 +164,7 @@ def denoise(
     text: Texts = None,
     valid_text: Texts = None,
     documents: Documents = None,
-    noise: Annotated[str, typer.Option(help="spans (T5) or infill (BART).")] = "spans",
+    noise: Annotated[str | None, typer.Option(help="spans (T5), if nothing is said, or infill (BART).")] = None,
     start: From = None,
     recipe: Recipe = None,
     set_: Set = None,
@@ -188,15 +188,18 @@ def denoise(
     With --noise spans, 15% of the tokens are taken out in spans of 3; with infill, 30% are, behind one mask for each span, and
     sentences are out of order. --set objective='Delete(0.15)' or 'Rotate()' say other noises.
     """
+    from typing import get_args
+
     from qkv.data.symbols import MASK, SENTINELS
-    from qkv.spec.objective import Infill, Spans
+    from qkv.spec.objective import Infill, Noise, Spans
 
     noises = {"spans": (Spans(), SENTINELS, "t5-tiny"), "infill": (Infill(), (MASK,), "bart-tiny")}
-    if noise not in noises:
+    if noise is not None and noise not in noises:
         raise unknown("noise", noise, noises)
-    objective, extra, default = noises[noise]
+    objective, extra, default = noises[noise or "spans"]
+    teaches = (type(objective),) if noise else get_args(Noise)
     texts = {"train": texts_of(text, documents, "lines"), "valid": texts_of(valid_text, documents, "lines")}
-    call = Call("denoise", default, objective, "--text", texts, out, resume, threads, tensorboard, extra=extra)
+    call = Call("denoise", default, objective, "--text", texts, out, resume, threads, tensorboard, extra=extra, teaches=teaches)
     _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
 
 
@@ -252,6 +255,7 @@ class Call:
     tensorboard: bool
     kind: str = "bpe"
     extra: tuple[str, ...] = ()
+    teaches: tuple[type, ...] = ()  # objectives that a recipe may have; none means that of the verb
 
 
 def _train(
@@ -276,9 +280,12 @@ def _train(
     given: dict[str, Any] = {name: text for name, text in call.texts.items() if text is not None}
     given |= _given(model=model, **{name: options[name] for name in ("longest", "seed", "device", "precision")})
     given |= _given(budget=_budget(options["steps"], options["epochs"], options["minutes"]))
+    brought = {} if start is None else _brought(start, model, cut)
     if base is None:
-        base = _begun(call, given, start)
-    elif type(base.objective) is not type(call.objective):
+        base = _begun(call, brought | given)
+    elif isinstance(base.objective, call.teaches or type(call.objective)):
+        given |= brought
+    else:
         raise QkvError(f"{recipe or call.out} trains {type(base.objective).__name__}, which `qkv train {call.verb}` does not")
     batching = _given(tokens=options["batch_tokens"], accumulate=options["accumulate"])
     given |= {"tokenizer": _replaced(base.tokenizer, cut), "batching": _replaced(base.batching, batching)}
@@ -298,31 +305,34 @@ def _train(
             raise typer.Exit(128 + stop.number) from None
 
 
-def _begun(call: Call, given: dict[str, Any], start: str | None) -> Any:
+def _brought(start: str, model: str | None, cut: dict[str, Any]) -> dict[str, Any]:
+    """What a run has from the one that it starts from."""
+    from qkv.spec.run import From
+    from qkv.train.run_folder import RECIPE, read_run
+
+    if model is not None or cut:
+        raise QkvError("--from brings its own model and tokenizers: leave out --model, --tokenizer, --vocabulary and --separate")
+    folder = Path(start).absolute()
+    known = folder / RECIPE
+    return {"start": From(str(folder))} | ({"model": read_run(known).model} if known.is_file() else {})
+
+
+def _begun(call: Call, given: dict[str, Any]) -> Any:
     """The run that a verb describes where no recipe does."""
     from qkv.papers.catalogue import entry
-    from qkv.spec import run as spec
     from qkv.spec.data import Tokenizer
+    from qkv.spec.run import Run
     from qkv.train.run_folder import RECIPE, read_run
 
     if "train" not in given:
         if call.resume:
             raise QkvError(f"there is no run in {call.out} to go on with")
         raise QkvError(f"no training text: give {call.wanted}, or a --recipe that names it")
-    cut = Tokenizer(call.kind, extra=call.extra)
-    if start is None:
-        name = given.get("model", call.model)
-        return spec.Run(name, given["train"], objective=call.objective, tokenizer=cut, **vars(entry(name).practice))
-    if "model" in given:
-        raise QkvError("--from brings its own model: leave --model out")
-    known = Path(start) / RECIPE
-    before = read_run(known) if known.is_file() else None
-    name = before.model if before else call.model
-    how: dict[str, Any] = dict(vars(entry(name).practice))
-    if before is not None:
-        how["longest"] = before.longest
-    source = spec.From(str(Path(start).absolute()))
-    return spec.Run(name, given["train"], objective=call.objective, start=source, tokenizer=cut, **how)
+    name, start = given.get("model", call.model), given.get("start")
+    how: dict[str, Any] = vars(entry(name).practice) | _given(start=start)
+    if start is not None and (Path(start.run) / RECIPE).is_file():
+        how["longest"] = read_run(Path(start.run) / RECIPE).longest
+    return Run(name, given["train"], objective=call.objective, tokenizer=Tokenizer(call.kind, extra=call.extra), **how)
 
 
 def find_recipe(name: str) -> Path:

@@ -25,7 +25,7 @@ from qkv.error import QkvError
 from qkv.spec import data as spec
 from qkv.spec.data import HeldOut, Lines, Paragraphs, Texts, Whole
 
-FORMAT = 1  # of the files and of all that decides what is in them; a new one makes old folders unknown
+FORMAT = 2  # of the files and of all that decides what is in them; a new one makes old folders unknown
 PIECE = 1 << 16  # characters of a document that are encoded at once
 AT_ONCE = 256  # pieces encoded in parallel
 KEEP_LINES = ("bytes", "characters")  # the kinds of tokenizer that can say the end of a line
@@ -58,11 +58,13 @@ class Read:
 
 @dataclass(frozen=True)
 class TextReport:
-    """What was done with the text of a run; `held_out` says how much of the training text became validation text, in words."""
+    """What was done with the text of a run; `held_out` says how much of the training text became validation text, in words, and
+    `shared` documents of it also stand in the validation text."""
 
     train: Read
     valid: Read
     held_out: str
+    shared: int
     vocabulary: int
     folder: str
     reused: bool
@@ -81,6 +83,11 @@ class TextReport:
         """The report, line by line."""
         said = [f"no validation text was given: {self.held_out} held out for it"] if self.held_out else []
         said += [self.train.line("training text"), self.valid.line("validation text")]
+        if self.shared:
+            said.append(
+                f"warning: also in the validation text: {_documents(self.shared)} of the training text; validation may look "
+                f"better than it is"
+            )
         said.append(f"vocabulary: {self.vocabulary:,} entries")
         said.append(f"{'reused what was prepared before' if self.reused else 'prepared'} in {self.folder}")
         return said
@@ -213,10 +220,15 @@ def _fill(task: _Task, folder: Path) -> TextReport:
     if isinstance(cut, spec.Tokenizer):
         cut = Tokenizer.train(cut, (piece.text for piece in train()))
     cut.save(folder / "tokenizer.json")
+    made = {name: _write(folder, name, cut, pieces()) for name, pieces in (("train", train), ("valid", valid))}
+    for name, read in (("training", made["train"]), ("validation", made["valid"])):
+        if not read.tokens:
+            raise QkvError(f"there is no text in the {name} text: expected at least one line that is not empty")
+    known = set(_hashes(valid()))
     return TextReport(
-        train=_write(folder, "train", cut, train()),
-        valid=_write(folder, "valid", cut, valid()),
+        **made,
         held_out=held,
+        shared=sum(each in known for each in _hashes(train())),
         vocabulary=cut.size,
         folder="",  # named when it is opened: it is not yet where it will be
         reused=False,
@@ -233,6 +245,16 @@ def _write(folder: Path, name: str, tokenizer: Tokenizer, pieces: Iterator[Piece
     return Read(documents, tokens, unknown, size)
 
 
+def _hashes(pieces: Iterator[Piece]) -> Iterator[bytes]:
+    """What each document is known by."""
+    whole = blake2b(digest_size=8)
+    for piece in pieces:
+        whole.update(piece.text.encode())
+        if piece.ends:
+            yield whole.digest()
+            whole = blake2b(digest_size=8)
+
+
 Stream = Callable[[], Iterator[Piece]]
 
 
@@ -246,7 +268,7 @@ def _streams(task: _Task) -> tuple[Stream, Stream, str]:
     number = sum(piece.ends for piece in read_pieces(task.train))
     if number > 1:
         mask = held_out(task.seed, number, task.valid.share)
-        words = f"{_documents(int(mask.sum()))} of {_documents(number)}"
+        words = f"{int(mask.sum()):,} of {_documents(number)}"
         return lambda: _chosen(task.train, ~mask), lambda: _chosen(task.train, mask), words
     if not isinstance(task.train.documents, Whole):
         raise QkvError("the training text is one document, and none can be held out: give more text, or text to validate on")

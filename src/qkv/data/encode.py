@@ -115,17 +115,18 @@ class Overlap:
     def learn(self, pairs: list[Pair]) -> None:
         """These pairs are validation text."""
         for source, target in pairs:
-            self._sources.add(_hash(source))
-            self._pairs.add(_hash(source) + _hash(target))
+            self._sources.add(hashed(source))
+            self._pairs.add(hashed(source) + hashed(target))
 
     def meet(self, pairs: list[Pair]) -> None:
         """These pairs are training text."""
         for source, target in pairs:
-            hashed = _hash(source)
-            if hashed in self._sources:
+            of_source = hashed(source)
+            if of_source in self._sources:
                 self.sources += 1
-                self.pairs += hashed + _hash(target) in self._pairs
+                self.pairs += of_source + hashed(target) in self._pairs
 
 
-def _hash(text: str) -> bytes:
+def hashed(text: str) -> bytes:
+    """What a line is known by, however much white space stands around it."""
     return blake2b(text.strip().encode(), digest_size=8).digest()

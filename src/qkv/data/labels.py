@@ -16,6 +16,7 @@ import numpy as np
 
 from qkv.data.cache import found_or_built
 from qkv.data.corpus import held_out
+from qkv.data.encode import hashed
 from qkv.data.sides import Corpus, SideWriter, open_side
 from qkv.data.text import Pair, fingerprint, read_pairs
 from qkv.data.tokenizer import Tokenizer
@@ -23,7 +24,7 @@ from qkv.error import QkvError, unknown
 from qkv.spec import data as spec
 from qkv.spec.data import HeldOut, Labelled, Pairs
 
-FORMAT = 1  # of the files and of all that decides what is in them; a new one makes old folders unknown
+FORMAT = 2  # of the files and of all that decides what is in them; a new one makes old folders unknown
 AT_ONCE = 10_000  # texts encoded in parallel
 MOST = 10_000  # labels: more are no labels but texts
 
@@ -46,11 +47,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What was done with the tables of a run."""
+    """What was done with the tables of a run; `shared` texts of the training table also stand in the validation table."""
 
     train: Rows
     valid: Rows
     held_out: int
+    shared: int
     labels: tuple[str, ...]
     vocabulary: int
     folder: str
@@ -71,6 +73,11 @@ class LabelReport:
         """The report, line by line."""
         said = [f"no validation table was given: {self.held_out:,} rows held out for it"] if self.held_out else []
         said += [self.train.line("training table"), self.valid.line("validation table")]
+        if self.shared:
+            said.append(
+                f"warning: also in the validation table: {self.shared:,} texts of the training table; validation may look better "
+                f"than it is"
+            )
         said.append(f"{len(self.labels)} labels; vocabulary: {self.vocabulary:,} entries")
         said.append(f"{'reused what was prepared before' if self.reused else 'prepared'} in {self.folder}")
         return said
@@ -149,7 +156,9 @@ def _fill(task: _Task, folder: Path) -> LabelReport:
         cut = Tokenizer.train(cut, (text for text, _ in train()))
     cut.save(folder / "tokenizer.json")
     made = {name: _write(folder, name, cut, labels, rows(), task.longest) for name, rows in (("train", train), ("valid", valid))}
-    return LabelReport(made["train"], made["valid"], held, labels, cut.size, folder="", reused=False)
+    known = {hashed(text) for text, _ in valid()}
+    shared = sum(hashed(text) in known for text, _ in train())
+    return LabelReport(made["train"], made["valid"], held, shared, labels, cut.size, folder="", reused=False)
 
 
 def _labels(where: Labelled, counts: Counter[str]) -> tuple[str, ...]:

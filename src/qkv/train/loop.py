@@ -61,11 +61,11 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Ground:
-    """What a run stands on."""
+    """What a run stands on; the model is as it is before the first step."""
 
     run: Run
     folder: Path
-    spec: Spec
+    model: AnyModel
     task: Task
     where: machine.Device
 
@@ -75,7 +75,7 @@ class Loop:
 
     def __init__(self, ground: Ground, journal: Journal, watch: Watch) -> None:
         self.ground, self.run, self.journal, self.watch = ground, ground.run, journal, watch
-        self.model = _begun(ground).to(ground.where.device)
+        self.model = ground.model.to(ground.where.device)
         self.adam = optimiser(self.run.optimiser, self.model)
         self.progress = Progress(build=machine.build_of_machine())
         self.plan = ground.task.plan(0)
@@ -137,7 +137,7 @@ class Loop:
         """One step of the optimiser, over `accumulate` batches, each token with the same weight."""
         progress = self.progress
         step = progress.step + 1
-        rate = learning_rate(self.run.schedule, step, self._horizon(step), self.ground.spec.width)
+        rate = learning_rate(self.run.schedule, step, self._horizon(step), self.model.spec.width)
         for group in self.adam.param_groups:
             group["lr"] = rate
         batches = [self._next_batch() for _ in range(self.run.batching.accumulate)]
@@ -309,11 +309,11 @@ def said(fields: dict[str, Any]) -> str:
     return ", ".join(words.format(fields[name]) for name, words in MEASURES.items() if name in fields)
 
 
-def _begun(ground: Ground) -> AnyModel:
-    """The model before the first step."""
-    model = build(ground.spec, ground.run.seed)
-    if isinstance(ground.run.start, From):
-        inherit(model, load(ground.run.start.run).model)
+def begun(run: Run, spec: Spec) -> AnyModel:
+    """The model of a run before its first step. Raises QkvError where the one that it starts from does not fit."""
+    model = build(spec, run.seed)
+    if isinstance(run.start, From):
+        inherit(model, load(run.start.run).model)
     return model
 
 

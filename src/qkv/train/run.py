@@ -25,7 +25,7 @@ from qkv.spec.run import From, Minutes, Run
 from qkv.store import load_spec, load_tokenizers, put_weights, save_spec, save_tokenizers, save_weights
 from qkv.train import checkpoint as checkpoints
 from qkv.train.journal import Journal, Mirror, read
-from qkv.train.loop import Ground, Loop, Watch, said
+from qkv.train.loop import Ground, Loop, Watch, begun, said
 from qkv.train.run_folder import RECIPE, differences, held, read_run, write_run
 from qkv.train.task import Task
 from qkv.train.tasks import classifier, labels_of, placed, refuse_misfit, task_of
@@ -47,10 +47,11 @@ def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror:
             watch.say(line)
         spec = describe(run, task.report.vocabularies, labels_of(task))
         where = machine.pick(run.device, run.precision)
+        model = begun(run, spec)
         _begin(run, folder, spec, task)
         journal = Journal(folder / "journal.jsonl", mirror)
         try:
-            loop = Loop(Ground(run, folder, spec, task, where), journal, watch)
+            loop = Loop(Ground(run, folder, model, task, where), journal, watch)
             watch.say(
                 f"{run.model}: {parameters(spec):,} parameters on {where.device}, "
                 f"{'bf16' if where.precision.itemsize == 2 else 'fp32'} ({where.why})"

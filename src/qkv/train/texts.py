@@ -24,7 +24,7 @@ from qkv.data.tokenizer import Tokenizer, Tokenizers
 from qkv.error import QkvError
 from qkv.model.dropout import Noise
 from qkv.model.transformer import DecoderOnly, EncoderDecoder, EncoderOnly
-from qkv.spec.objective import MaskedWords, Spans
+from qkv.spec.objective import Infill, MaskedWords, Spans
 from qkv.spec.objective import Noise as NoiseSpec
 from qkv.spec.run import Run
 from qkv.train.evaluate import perplexity
@@ -211,6 +211,11 @@ class Denoising:
         self.tokenizers = Tokenizers(prepared.tokenizer, prepared.tokenizer)
         self.pieces, self.special = Pieces(run, prepared, longest), special_of(prepared.tokenizer)
         self._stops = _stops(prepared.tokenizer)
+        if isinstance(self.objective, Infill) and not self.symbols.masks:
+            raise QkvError(
+                "Infill() writes masks, and the tokenizer has none: say --noise infill, or start from a model with one"
+            )
+        self._spoilt(self.pieces.train, np.argsort(self.pieces.train.lengths)[-1:], 0, 0)  # sentinels too few are said now
 
     def plan(self, epoch: int) -> LengthPlan:
         return self.pieces.plan(epoch)
