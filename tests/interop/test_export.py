@@ -27,6 +27,7 @@ from qkv.papers.gpt import gpt
 from qkv.papers.t5 import t5
 from qkv.papers.transformer import transformer
 from qkv.spec.model import DecoderOnly, EncoderDecoder, Model
+from qkv.spec.part import PreNorm
 from qkv.store import weights_of
 
 __all__ = ["text", "trained"]
@@ -52,6 +53,8 @@ MODELS: dict[str, tuple[Callable[..., Model], tuple[str, ...], dict[str, Any]]] 
     "transformer, an output of its own": (transformer, ("tie=SourceAndTarget()",), SMALL | {"offset": True}),
     "transformer, not scaled, with an offset": (transformer, ("embedding.scale=false", "output.offset=true"), SMALL),
     "transformer, other sizes on each side": (transformer, ("encoder.depth=3", "encoder.blocks.0.sublayers.1.hidden=24"), SMALL),
+    "transformer, norms before": (transformer, (), SMALL | {"norm": PreNorm(), "cut": "unigram"}),
+    "transformer, norms before, untied": (transformer, ("tie=SourceAndTarget()", "*.norm=PreNorm()"), SMALL),
     "t5": (t5, (), SMALL),
     "t5, gated, untied": (t5, GATED, SMALL),
     "t5, gated, not scaled": (t5, ("*.activation=Swish()", "*.gated=true", "output.scaled=false"), SMALL),
@@ -193,6 +196,12 @@ def test_what_an_architecture_cannot_hold_is_named(
     assert str(caught.value).startswith(f"{PREFIX[paper.__name__]} cannot hold ") and "it wants" in str(caught.value)
     assert named in str(caught.value)
     assert not (tmp_path / "there").exists()
+
+
+def test_pegasus_has_one_vocabulary(make_stored: MakeStored, tmp_path: Path) -> None:
+    stored = make_stored(transformer, separate=True, norm=PreNorm(), **SMALL)
+    with pytest.raises(QkvError, match=r"Pegasus cannot hold a model with tie=TargetAndOutput\(\): it wants AllThree"):
+        export(stored, tmp_path / "there")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(make_stored: MakeStored, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from tests.interop.test_import import both
 from qkv.decode.rule import Beam
 from qkv.decode.translate import Translator
 from qkv.error import QkvError
-from qkv.interop.huggingface.bart import MARIAN
 from qkv.interop.huggingface.exporting import export
 from qkv.interop.huggingface.importing import bring
 from qkv.interop.huggingface.library import tokenizer_of
+from qkv.interop.huggingface.marian import MARIAN
 from qkv.interop.huggingface.names import Channels
 from qkv.model.position import sinusoids
 from qkv.papers.bart import bart

@@ -24,15 +24,15 @@ def import_(
     out: Annotated[Path, typer.Option(help="The run folder.")],
     text: Annotated[str | None, typer.Option(help="Lines to compare both models on, instead of some that come with qkv.")] = None,
 ) -> None:
-    """Make a run of a model of Hugging Face's (GPT-2, BERT, Marian, T5, BART), and measure that both say the same.
+    """Make a run of a model of Hugging Face's (GPT-2, BERT, BART, T5, Marian, Pegasus), and measure that both say the same.
 
     No code out of the folder is run: weights are safetensors, or a pickle read by PyTorch's weights-only loader.
     """
-    from qkv.decode.load import finished
     from qkv.interop.huggingface.fetch import located
-    from qkv.interop.huggingface.importing import bring
+    from qkv.interop.huggingface.importing import bring, save
     from qkv.interop.huggingface.sentences import SENTENCES
     from qkv.spec.count import parameters
+    from qkv.train.checkpoint import write_manifest
     from qkv.train.run_folder import held
 
     _refuse_taken(out)
@@ -47,8 +47,9 @@ def import_(
     compared(imported.stored, imported.architecture, imported.folder, pairs, what, told=imported.told, writes=False)
     with held(out):
         _refuse_taken(out)
-        _write(out, imported.stored)
-        finished(out, device="cpu", precision="fp32")
+        save(imported, out)
+        files = ["model.json", "model.safetensors", *sorted(path.name for path in out.glob("*tokenizer*.json"))]
+        write_manifest(out, files)
     print(f"wrote {out}: `{USED_BY[type(spec).__name__].format(out)}` uses it")
 
 
@@ -92,19 +93,6 @@ def _refuse_taken(out: Path) -> None:
         raise QkvError(f"{out} {known}; give --out another folder")
     if out.exists() and not out.is_dir():
         raise QkvError(f"{out} is a file; give --out a folder")
-
-
-def _write(out: Path, stored: Any) -> None:
-    """A run's files, its weights last but for the list of them."""
-    from qkv.store import save_spec, save_tokenizers, save_weights, weights_of
-    from qkv.train.checkpoint import write_manifest
-
-    save_tokenizers(out, stored.source, stored.target)
-    save_spec(out, stored.model.spec)
-    aside = out / ".writing-model.safetensors"
-    save_weights(aside, weights_of(stored.model))
-    aside.rename(out / "model.safetensors")
-    write_manifest(out, ["model.json", "model.safetensors", *sorted(path.name for path in out.glob("*tokenizer*.json"))])
 
 
 def _lines(text: str) -> list[str]:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Row:
-    """What all blocks of a stack have in common."""
+    """What all blocks of a stack have in common; the dropout is the first one's, since it is no part of what a model says."""
 
     depth: int
     heads: int
@@ -107,7 +107,7 @@ class Fit:
             self.one((each.activation for each in forward), "activation"),
             self.one((each.gated for each in forward), "gated"),
             self.one((block.norm.epsilon for block in blocks), "epsilon"),
-            self.one((block.dropout for block in blocks), "dropout"),
+            blocks[0].dropout,
         )
 
     def _plain(self, sublayer: Sublayer, pattern: Pattern, score: Score, gates: bool) -> None:

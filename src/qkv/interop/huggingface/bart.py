@@ -1,38 +1,32 @@
-"""BART (Lewis et al. 2019) and, with the same layers under the same names, Marian (Junczys-Dowmunt et al. 2018).
-
-BART's table of places begins with two rows that nobody uses. Marian has sinusoids, all sines first and then all cosines, where
-ours alternate: the same model with the channels of the residual stream in another order.
-"""
+"""BART (Lewis et al. 2019), whose table of places begins with two rows that nobody uses; and the layers that others have from it,
+under the same names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from qkv.interop.fit import Fit, Row
 from qkv.interop.huggingface.architecture import Architecture, Weights, apart
-from qkv.interop.huggingface.names import BOTH, After, Change, Channels, Pair, changed, paired
+from qkv.interop.huggingface.names import BOTH, After, Pair, paired
 from qkv.interop.huggingface.names import Row as AsRow
 from qkv.interop.huggingface.settings import Settings, activation_name
 from qkv.spec.model import (
     AllThree,
     Embedding,
     EncoderDecoder,
-    Glorot,
     Joint,
     Normal,
     Normed,
     Output,
-    Separate,
     SourceAndTarget,
     TargetAndOutput,
     Untied,
 )
-from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PostNorm, Stack
+from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, Norm, PostNorm, PreNorm, Stack
 from qkv.spec.pattern import Causal, Full
-from qkv.spec.position import Learned, Sinusoid
+from qkv.spec.position import Learned
 
-BART_FIT, MARIAN_FIT = Fit("BART"), Fit("Marian")
+FIT = Fit("BART")
 UNUSED = 2  # rows before BART's first place
 SHARED, HEAD, BIAS = "model.shared.weight", "lm_head.weight", "final_logits_bias"
 SOURCE, TARGET = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
@@ -47,11 +41,6 @@ MEMORY = {
     "1.sublayer.out": "encoder_attn.out_proj",
     "1.norm": "encoder_attn_layer_norm",
 }
-ORDER: Mapping[str, Change] = {
-    **{f"{name}.weight": Channels(1) for name in ("source", "target", "output", "qkv", "q", "kv", "into")},
-    **{f"out.{kind}": Channels(0) for kind in BOTH},
-    **{f"norm.{kind}": Channels(0) for kind in BOTH},
-}
 SIDES = ("encoder", "decoder")
 
 
@@ -59,24 +48,24 @@ def _feed_forward(place: int) -> dict[str, str]:
     return {f"{place}.sublayer.into": "fc1", f"{place}.sublayer.out": "fc2", f"{place}.norm": "final_layer_norm"}
 
 
-def _stacks(settings: Settings) -> tuple[Stack, Stack]:
-    settings.refuse("normalize_before", False)
+def stacks(settings: Settings, norm: Norm) -> tuple[Stack, Stack]:
+    """The encoder and the decoder that a config.json describes."""
     dropout, activation = settings.number("dropout"), settings.activation("activation_function")
-    stacks = []
+    made = []
     for side, pattern in zip(SIDES, (Full(), Causal()), strict=True):
         heads = settings.whole(f"{side}_attention_heads")
         memory = (MemoryAttention(heads, offset=True),) if side == "decoder" else ()
         forward = FeedForward(settings.whole(f"{side}_ffn_dim"), activation)
-        block = Block(Attention(heads, pattern, offset=True), *memory, forward, norm=PostNorm(), dropout=dropout)
-        stacks.append(Stack(block, depth=settings.whole(f"{side}_layers")))
-    return stacks[0], stacks[1]
+        block = Block(Attention(heads, pattern, offset=True), *memory, forward, norm=norm, dropout=dropout)
+        made.append(Stack(block, depth=settings.whole(f"{side}_layers")))
+    return made[0], made[1]
 
 
 def _bart_model(settings: Settings, theirs: Weights) -> EncoderDecoder:
     settings.refuse("normalize_embedding", True)
-    for name in ("static_position_embeddings", "add_final_layer_norm"):
+    for name in ("normalize_before", "static_position_embeddings", "add_final_layer_norm"):
         settings.refuse(name, False)
-    encoder, decoder = _stacks(settings)
+    encoder, decoder = stacks(settings, PostNorm())
     return EncoderDecoder(
         vocabulary=Joint(settings.whole("vocab_size")),
         width=settings.whole("d_model"),
@@ -94,36 +83,13 @@ def _bart_model(settings: Settings, theirs: Weights) -> EncoderDecoder:
     )
 
 
-def _marian_model(settings: Settings, theirs: Weights) -> EncoderDecoder:
-    settings.refuse("static_position_embeddings", True)
-    for name in ("normalize_embedding", "add_final_layer_norm"):
-        settings.refuse(name, False)
-    encoder, decoder = _stacks(settings)
-    source = settings.whole("vocab_size")
-    joint = settings.flag("share_encoder_decoder_embeddings")
-    target = source if settings.get("decoder_vocab_size") is None or joint else settings.whole("decoder_vocab_size")
-    if joint:
-        tie = SourceAndTarget() if apart(theirs, HEAD, SHARED) else AllThree()
-    else:
-        tie = Untied() if apart(theirs, HEAD, TARGET) else TargetAndOutput()
-    return EncoderDecoder(
-        vocabulary=Joint(source) if joint else Separate(source, target),
-        width=settings.whole("d_model"),
-        embedding=Embedding(Sinusoid(), scale=settings.flag("scale_embedding"), dropout=settings.number("dropout")),
-        encoder=encoder,
-        decoder=decoder,
-        tie=tie,
-        output=Output(offset=bool(theirs[BIAS].any()) if BIAS in theirs else False),
-        initial=Glorot(),
-    )
-
-
-def _config(fit: Fit, spec: EncoderDecoder) -> dict[str, Any]:
+def configured(fit: Fit, spec: EncoderDecoder, norm: type[PostNorm | PreNorm]) -> dict[str, Any]:
+    """A config.json but for what is said of places. Raises QkvError where a part does not fit."""
     rows: list[Row] = []
     fit.no_shared_bias(spec.encoder, spec.decoder)
     fit.be("output", spec.output, Output(offset=spec.output.offset))
     for stack, pattern, memory in ((spec.encoder, Full(), False), (spec.decoder, Causal(), True)):
-        rows.append(fit.stack(stack, spec.width, pattern, PostNorm, memory=memory))
+        rows.append(fit.stack(stack, spec.width, pattern, norm, memory=memory))
         fit.even(rows[-1], spec.width)
     fit.epsilon(*(row.epsilon for row in rows))
     config: dict[str, Any] = {
@@ -131,7 +97,7 @@ def _config(fit: Fit, spec: EncoderDecoder) -> dict[str, Any]:
         "d_model": spec.width,
         "scale_embedding": spec.embedding.scale,
         "activation_function": activation_name(fit.one((row.activation for row in rows), "activation")),
-        "dropout": fit.one((*(row.dropout for row in rows), spec.embedding.dropout), "dropout"),
+        "dropout": rows[0].dropout,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,
         "is_encoder_decoder": True,
@@ -144,29 +110,17 @@ def _config(fit: Fit, spec: EncoderDecoder) -> dict[str, Any]:
 def _bart_config(spec: EncoderDecoder) -> dict[str, Any]:
     position = spec.embedding.position
     if not isinstance(position, Learned):
-        BART_FIT.refuse(f"embedding.position={position}", "Learned(...)")
-    BART_FIT.embedding(spec.embedding, norm=True)
+        FIT.refuse(f"embedding.position={position}", "Learned(...)")
+    FIT.embedding(spec.embedding, norm=True)
     assert isinstance(spec.embedding.norm, Normed)
-    BART_FIT.epsilon(spec.embedding.norm.epsilon)
+    FIT.epsilon(spec.embedding.norm.epsilon)
     if not isinstance(spec.tie, AllThree | SourceAndTarget):
-        BART_FIT.refuse(f"a model with tie={spec.tie}", "AllThree(), one vocabulary for both sides")
-    return _config(BART_FIT, spec) | {"max_position_embeddings": position.longest}
+        FIT.refuse(f"a model with tie={spec.tie}", "AllThree(), one vocabulary for both sides")
+    return configured(FIT, spec, PostNorm) | {"max_position_embeddings": position.longest}
 
 
-def _marian_config(spec: EncoderDecoder) -> dict[str, Any]:
-    MARIAN_FIT.be("embedding.position", spec.embedding.position, Sinusoid())
-    MARIAN_FIT.embedding(spec.embedding, norm=False)
-    return _config(MARIAN_FIT, spec) | {
-        "decoder_vocab_size": spec.vocabulary.target,
-        "max_position_embeddings": 1024,
-        "share_encoder_decoder_embeddings": isinstance(spec.tie, AllThree | SourceAndTarget),
-        "static_position_embeddings": True,
-        "normalize_before": False,
-        "normalize_embedding": False,
-    }
-
-
-def _common(spec: EncoderDecoder) -> list[Pair]:
+def layers(spec: EncoderDecoder) -> list[Pair]:
+    """The parameters of all blocks, the vectors of tokens and the offset of the output."""
     pairs: list[Pair] = []
     for side, stack, between in zip(SIDES, (spec.encoder, spec.decoder), ({}, MEMORY), strict=True):
         table = SELF | between | _feed_forward(2 if between else 1)
@@ -180,21 +134,17 @@ def _common(spec: EncoderDecoder) -> list[Pair]:
     return [*pairs, Pair("output.weight", HEAD)] if isinstance(spec.tie, Untied | SourceAndTarget) else pairs
 
 
-def _copies(spec: EncoderDecoder) -> dict[str, str]:
+def copies(spec: EncoderDecoder) -> dict[str, str]:
     """Where the output map has a matrix of its own, `transformers` ties nothing at all."""
     return {SOURCE: SHARED, TARGET: SHARED} if spec.tie == SourceAndTarget() else {}
 
 
 def _bart_pairs(spec: EncoderDecoder) -> list[Pair]:
-    pairs = _common(spec)
+    pairs = layers(spec)
     for ours, side in zip(("source", "target"), SIDES, strict=True):
         pairs.append(Pair(f"{ours}.places", f"model.{side}.embed_positions.weight", After(UNUSED)))
         pairs += paired({f"{ours}.norm": f"model.{side}.layernorm_embedding"}, "", "", BOTH)
     return pairs
-
-
-def _marian_pairs(spec: EncoderDecoder) -> list[Pair]:
-    return changed(_common(spec), ORDER)
 
 
 USUAL: dict[str, Any] = {
@@ -223,28 +173,6 @@ BART = Architecture(
     prefix="model.",
     heads=("lm_head.", BIAS),
     shared=((SHARED, SOURCE, TARGET, HEAD),),
-    copies=_copies,
+    copies=copies,
     spare=(".version",),
-)
-MARIAN = Architecture(
-    name="Marian",
-    model_type="marian",
-    classes=("MarianMTModel", "MarianModel"),
-    auto="AutoModelForSeq2SeqLM",
-    usual=USUAL
-    | {
-        "vocab_size": 58101,
-        "share_encoder_decoder_embeddings": True,
-        "decoder_start_token_id": 58100,
-        "eos_token_id": 0,
-        "pad_token_id": 58100,
-    },
-    described=_marian_model,
-    configured=_marian_config,
-    pairs=_marian_pairs,
-    prefix="model.",
-    heads=("lm_head.", BIAS),
-    shared=((SHARED, SOURCE, TARGET, HEAD), (TARGET, HEAD)),
-    copies=_copies,
-    spare=(".version", ".embed_positions.weight", BIAS),
 )

@@ -16,7 +16,7 @@ from qkv.interop.huggingface.settings import Settings
 from qkv.interop.huggingface.tokenizer import tokenizers_of
 from qkv.interop.huggingface.weights import read_weights
 from qkv.model.transformer import AnyModel, build
-from qkv.store import Stored, put_weights, weights_of
+from qkv.store import Stored, put_weights, save_spec, save_tokenizers, save_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,15 @@ def bring(folder: Path) -> Imported:
     said = replace(settings, said=config | read_json(folder / GENERATION))
     found = tokenizers_of(folder, said, architecture, model.spec)
     return Imported(Stored(model, found.source, found.target), architecture, folder, found.told, (*notes, *more, *found.notes))
+
+
+def save(imported: Imported, out: Path) -> None:
+    """Write a run folder that can be used and trained on: its tokenizers, its description, and at last its weights."""
+    save_tokenizers(out, imported.stored.source, imported.stored.target)
+    save_spec(out, imported.stored.model.spec)
+    aside = out / ".writing-model.safetensors"
+    save_weights(aside, weights_of(imported.stored.model))
+    aside.rename(out / "model.safetensors")
 
 
 def _model(architecture: Architecture, settings: Settings, weights: dict[str, torch.Tensor]) -> tuple[AnyModel, list[str]]:

@@ -6,15 +6,17 @@ from pathlib import Path
 
 from qkv.error import QkvError, unknown
 from qkv.interop.huggingface.architecture import Architecture
-from qkv.interop.huggingface.bart import BART, MARIAN
+from qkv.interop.huggingface.bart import BART
 from qkv.interop.huggingface.bert import BERT, BERT_CLASSIFIER
 from qkv.interop.huggingface.config import CONFIG, Plain
 from qkv.interop.huggingface.gpt2 import GPT2
+from qkv.interop.huggingface.marian import MARIAN, PEGASUS
 from qkv.interop.huggingface.t5 import T5
 from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Model
-from qkv.spec.position import Learned, Sinusoid
+from qkv.spec.part import PreNorm
+from qkv.spec.position import Learned, NoPosition, Sinusoid
 
-KNOWN = (GPT2, BERT, BERT_CLASSIFIER, MARIAN, T5, BART)
+KNOWN = (GPT2, BERT, BERT_CLASSIFIER, MARIAN, PEGASUS, T5, BART)
 
 
 def named(config: Plain, folder: Path) -> Architecture:
@@ -44,5 +46,11 @@ def fitting(spec: Model) -> Architecture:
         case Classifier():
             return BERT_CLASSIFIER
         case EncoderDecoder():
-            position = spec.embedding.position
-            return MARIAN if isinstance(position, Sinusoid) else BART if isinstance(position, Learned) else T5
+            match spec.embedding.position:
+                case Sinusoid():
+                    norms = [block.norm for stack in (spec.encoder, spec.decoder) for block in stack.blocks]
+                    return PEGASUS if all(isinstance(norm, PreNorm) for norm in norms) else MARIAN
+                case Learned():
+                    return BART
+                case NoPosition():
+                    return T5

@@ -111,7 +111,7 @@ def _configured(spec: EncoderDecoder) -> dict[str, Any]:
                 FIT.refuse(f"{type(each).__name__} with offset=True", "offset=False")
     biases = spec.encoder.bias, spec.decoder.bias
     buckets, farthest = _buckets(biases)
-    for name in ("heads", "head_width", "hidden", "activation", "gated", "epsilon", "dropout"):
+    for name in ("heads", "head_width", "hidden", "activation", "gated", "epsilon"):
         FIT.one((getattr(reads, name), getattr(writes, name)), name)
     if reads.gated and reads.activation == GELU():
         FIT.refuse("a gated FeedForward with GELU()", TanhGELU())

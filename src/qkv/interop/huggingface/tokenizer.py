@@ -202,6 +202,7 @@ _FILES: dict[str, tuple[str, ...]] = {
     "bert": ("vocab.txt",),
     "t5": ("spiece.model",),
     "marian": ("source.spm", "target.spm", "vocab.json"),  # read elsewhere: there are two of them
+    "pegasus": (FAST,),
 }
 _MADE: dict[str, Callable[[Path], Wrapped]] = {
     "gpt2": lambda folder: _bytes(folder, framed=False),
@@ -267,7 +268,7 @@ def _symbols(wrapped: Wrapped, settings: Settings, folder: Path, kind: str) -> S
     if pad is None or pad >= len(vocabulary):
         pad = end
     opening = before
-    if kind in ("marian", "t5", "bart"):
+    if kind in ("marian", "pegasus", "t5", "bart"):
         first = _number(settings, "decoder_start_token_id")
         first = pad if first is None or first >= len(vocabulary) else first
         # BART has learned to say the start of a text itself, after the end of one that it is given
