@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from tests.cli.conftest import CALL, Answer, Ask, Runs, Trained, refused, sentences, write
 
 import qkv
 from qkv.decode.beam import write_on
 from qkv.decode.generate import Greedy, Sample, Writer
+from qkv.decode.likelihood import Window, surprises
 from qkv.decode.rule import Beam
 from qkv.decode.sample import Allow, NoRepeat, Repetition, Rule, Temperature, TopK, TopP
 
@@ -188,13 +191,17 @@ def test_a_long_prompt_beside_a_short_one_is_written_on_from(ask: Ask, runs: Run
     assert together.code == 0 and together.out == "".join(alone)
 
 
-def test_int8_says_once_what_it_costs(ask: Ask, runs: Runs, tmp_path: Path) -> None:
+def test_int8_says_once_what_it_costs(ask: Ask, runs: Runs, writer: Writer, tmp_path: Path) -> None:
     answer = ask("generate", runs.language, "-", *SHORT, "--precision", "int8", stdin=b"ka\nlo\n")
     assert answer.code == 0 and answer.out.count("\n") == 2
     (said,) = answer.err.splitlines()
     assert said.startswith("qkv: int8 changes the perplexity by ") and "tokens of the run's own text" in said
     change = float(said.removeprefix("qkv: int8 changes the perplexity by ").partition("%")[0])
-    assert abs(change) <= 1 and "from" in said
+    assert abs(change) <= 1
+    lines = [writer.given(line) for line in runs.valid.read_text().splitlines()]
+    nats = [surprises(writer.model, ids[1:], writer.symbols, Window(40, 20))[:-1] for ids in lines]
+    fp32 = math.exp(torch.cat(nats).mean())
+    assert f"from {fp32:.3f} to " in said and f"over {sum(len(ids) - 1 for ids in lines)} tokens" in said
     moved = shutil.copytree(runs.language, tmp_path / "run")
     recipe = moved / "run.toml"
     recipe.write_text(recipe.read_text().replace(str(runs.valid), str(tmp_path / "gone.txt")))
