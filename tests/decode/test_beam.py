@@ -18,6 +18,9 @@ from qkv.decode.rule import Beam, Certain, Likely
 from qkv.decode.sample import NoRepeat, Rule, Temperature, apply_all
 from qkv.decode.translate import log_probabilities
 from qkv.error import QkvError
+from qkv.model.transformer import build
+from qkv.papers.bart import bart
+from qkv.spec.model import Joint
 
 PAD, BOS, EOS = 0, 1, 2
 FULL = 128  # more than there are hypotheses below
@@ -273,3 +276,18 @@ def test_a_full_beam_of_continuations_equals_exhaustive_search(
         expected = everything(model, prompt, 4, alpha, rules)
         assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
         assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([score for score, _ in expected], abs=1e-5)
+
+
+def test_a_translation_is_no_longer_than_the_model_has_places_for() -> None:
+    few, many = (build(bart(Joint(11), width=16, heads=2, depth=1, longest=longest)).eval() for longest in (7, 40))
+    generator = torch.Generator().manual_seed(3)
+    for parameter in many.parameters():
+        parameter.data += 0.4 * torch.randn(parameter.shape, generator=generator)
+    for name, parameter in few.named_parameters():
+        parameter.data.copy_(dict(many.named_parameters())[name][: len(parameter)])
+    many.head.offset.data[EOS] = few.head.offset.data[EOS] = -9.0  # so that they would go on and on
+    sources = [[4, 5, 6, 7, EOS], [9, 8, EOS]]
+    found = search(few, sources, OURS, Beam(3), 3)
+    assert {len(hypothesis.tokens) for hypotheses in found for hypothesis in hypotheses} == {7}
+    expected = search(many, sources, OURS, Beam(3, most=7), 3)
+    assert [[each.tokens for each in hypotheses] for hypotheses in found] == [[e.tokens for e in each] for each in expected]

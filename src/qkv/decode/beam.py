@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qkv.data.symbols import Symbols
+from qkv.decode.likelihood import places
 from qkv.decode.rule import Beam, best
 from qkv.decode.sample import Rule, apply_all
 from qkv.decode.step import Opened, open_pairs, open_texts
@@ -47,8 +48,10 @@ class _Sentence:
 def search(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], symbols: Symbols, rule: Beam = Beam(), count: int = 1
 ) -> list[list[Hypothesis]]:
-    """The `count` best hypotheses of each source, best first; the sources have what frames them."""
-    most = [min(rule.most, len(source) + rule.extra) for source in sources]
+    """The `count` best hypotheses of each source, best first, none longer than the model has places for; the sources have what
+    frames them."""
+    room = places(model) + 1 - len(symbols.opening)  # the last token that is said is never read
+    most = [int(min(rule.most, len(source) + rule.extra, room)) for source in sources]
     return _Search(open_pairs(model, sources, symbols), symbols, rule, count, most).run()
 
 

@@ -48,8 +48,6 @@ def from_plain(plain: Any) -> Any:
 
 def parse(text: str) -> Any:
     """A value from what stands after `=`: `PreNorm()`, `0.1`, `true`, `[1, 2]`; anything that is none of these is a string."""
-    if text in ("true", "false"):
-        return text == "true"
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError:
@@ -176,6 +174,8 @@ def _evaluate(node: ast.expr, text: str) -> Any:
     match node:
         case ast.Constant(value=value):
             return value
+        case ast.Name(id="true" | "false" as word):
+            return word == "true"
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
         case ast.List(elts=items) | ast.Tuple(elts=items):
