@@ -224,7 +224,7 @@ def test_a_trained_run_is_exported_and_compared_on_its_own_text(ask: Ask, traine
     assert (answer.code, answer.err) == (0, "")
     said = answer.out.splitlines()
     assert said[0].startswith(f"wrote {tmp_path / 'there'}: GPT-2, for AutoModelForCausalLM")
-    assert said[1] == "numbers of tokens: the same as in transformers for 40 of 40 texts"
+    assert said[1] == "token ids: the same as in transformers for 40 of 40 texts"
     assert said[2].startswith("largest difference of a logit, over 40 validation texts: ")
     assert float(said[2].split(": ")[1].split()[0]) < 1e-4
     assert said[3] == "greedy text: the same as in transformers for 3 of 3 texts"
@@ -247,8 +247,8 @@ def test_greedy_text_that_differs_is_counted(make_stored: MakeStored, tmp_path: 
     first = stored.target.encode(["A dog"])[0][0]
     banned = {"bad_words_ids": [[number] for number in range(4, stored.target.size) if number != first]}
     pairs = [(line, line) for line in SENTENCES]
-    assert compare(stored, architecture, tmp_path / "there", pairs, told=True, writes=True).alike == 3
+    assert compare(stored, architecture, tmp_path / "there", pairs, tokenized=True, writes=True).alike == 3
     config.write_text(json.dumps(json.loads(config.read_text()) | banned))
-    found = compare(stored, architecture, tmp_path / "there", pairs, told=True, writes=True)
+    found = compare(stored, architecture, tmp_path / "there", pairs, tokenized=True, writes=True)
     assert (found.alike, found.written) == (0, 3) and found.close
     shutil.rmtree(tmp_path / "there")

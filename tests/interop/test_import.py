@@ -100,7 +100,7 @@ def test_the_command_prints_what_it_measured(there: There, runs: Path, ask: Ask,
     said = answer.out.splitlines()
     texts = 6 if there.kind == "marian" else 3
     assert said[0].startswith(f"read {there.folder}: ") and "parameters" in said[0]
-    assert said[1] == f"numbers of tokens: the same as in transformers for {texts} of {texts} texts"
+    assert said[1] == f"token ids: the same as in transformers for {texts} of {texts} texts"
     assert said[2].startswith(f"largest difference of a logit, over 3 lines of {lines}: ")
     assert float(said[2].split(": ")[1].split()[0]) < 1e-4
     assert said[3].startswith(f"wrote {tmp_path / 'run'}: `qkv ")
@@ -184,7 +184,7 @@ def test_without_a_tokenizer_there_are_numbers_for_text(ask: Ask, tmp_path: Path
         (tmp_path / "there" / name).unlink()
     answer = ask("import", tmp_path / "there", "--out", tmp_path / "run")
     assert answer.code == 0 and "there is no tokenizer" in answer.err
-    assert "over 12 rows of random entries" in answer.out and "numbers of tokens" not in answer.out
+    assert "over 12 rows of random entries" in answer.out and "token ids" not in answer.out
     written = model.generate(torch.tensor([[5, 17]]), max_new_tokens=4, do_sample=False, pad_token_id=0)[0].tolist()
     said = ask("generate", tmp_path / "run", "5 17", "--greedy", "--length", 4).out.split()
     assert [int(number) for number in said] == written
@@ -237,7 +237,7 @@ def test_parity_notices_another_model(there: There) -> None:
 
     def measured() -> Parity:
         pairs = [(text, text) for text in SENTENCES]
-        return compare(imported.stored, imported.architecture, there.folder, pairs, told=True, writes=False)
+        return compare(imported.stored, imported.architecture, there.folder, pairs, tokenized=True, writes=False)
 
     assert measured().close
     next(each for name, each in imported.stored.model.named_parameters() if name.endswith("out.weight")).data *= 1.1

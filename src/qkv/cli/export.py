@@ -41,7 +41,7 @@ def _to_hugging_face(run: Path, folder: Path) -> None:
     texts, what = _texts(run), "validation texts"
     if not texts:
         texts, what = [(line, line) for line in SENTENCES], "sentences of several languages"
-    compared(stored, architecture, folder, texts, what, told=True, writes=True)
+    compared(stored, architecture, folder, texts, what, tokenized=True, writes=True)
 
 
 def _to_ctranslate2(run: Path, folder: Path) -> None:

@@ -44,7 +44,7 @@ def import_(
     print(f"read {imported.folder}: {imported.architecture.name}, {parameters(spec):,} parameters")
     pairs = [(line, line) for line in lines]
     what = "lines of " + text if text is not None else "sentences of several languages"
-    compared(imported.stored, imported.architecture, imported.folder, pairs, what, told=imported.told, writes=False)
+    compared(imported.stored, imported.architecture, imported.folder, pairs, what, tokenized=imported.tokenized, writes=False)
     with held(out):
         _refuse_taken(out)
         save(imported, out)
@@ -54,7 +54,7 @@ def import_(
 
 
 def compared(
-    stored: Any, architecture: Any, folder: Path, pairs: list[tuple[str, str]], what: str, *, told: bool, writes: bool
+    stored: Any, architecture: Any, folder: Path, pairs: list[tuple[str, str]], what: str, *, tokenized: bool, writes: bool
 ) -> None:
     """Measure a model against the one in a folder, and say what was found; where `transformers` is missing, say that.
 
@@ -68,10 +68,10 @@ def compared(
     if find_spec("transformers") is None:
         warn(f"not compared with transformers, which is not installed: {INSTALL}")
         return
-    found = compare(stored, architecture, folder, pairs, told=told, writes=writes)
-    over = f"{found.rows} {what}" if told else f"{found.rows} rows of random entries"
-    if told:
-        print(f"numbers of tokens: the same as in transformers for {found.same} of {found.texts} texts")
+    found = compare(stored, architecture, folder, pairs, tokenized=tokenized, writes=writes)
+    over = f"{found.rows} {what}" if tokenized else f"{found.rows} rows of random entries"
+    if tokenized:
+        print(f"token ids: the same as in transformers for {found.same} of {found.texts} texts")
         if found.same < found.texts:
             warn(f"{found.texts - found.same} of {found.texts} texts are cut into other pieces here than in transformers")
     print(f"largest difference of a logit, over {over}: {found.worst:.2e} (logits up to {found.largest:.1f})")

@@ -21,13 +21,13 @@ from qkv.store import Stored, put_weights, save_spec, save_tokenizers, save_weig
 
 @dataclass(frozen=True)
 class Imported:
-    """A model, what it was called, where it came from, and what is to be said of how it was read; `told` says whether the folder
-    had a tokenizer."""
+    """A model, what it was called, where it came from, and what is to be said of how it was read; `tokenized` says whether the
+    folder had a tokenizer."""
 
     stored: Stored
     architecture: Architecture
     folder: Path
-    told: bool
+    tokenized: bool
     notes: tuple[str, ...]
 
 
@@ -40,7 +40,9 @@ def bring(folder: Path) -> Imported:
     model, more = _model(architecture, settings, weights)
     said = replace(settings, said=config | read_json(folder / GENERATION))
     found = tokenizers_of(folder, said, architecture, model.spec)
-    return Imported(Stored(model, found.source, found.target), architecture, folder, found.told, (*notes, *more, *found.notes))
+    return Imported(
+        Stored(model, found.source, found.target), architecture, folder, found.tokenized, (*notes, *more, *found.notes)
+    )
 
 
 def save(imported: Imported, out: Path) -> None:

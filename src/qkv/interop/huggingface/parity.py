@@ -75,7 +75,7 @@ def random_pairs(stored: Stored, count: int) -> list[tuple[list[int], list[int]]
 
 
 def compare(
-    stored: Stored, architecture: Architecture, folder: Path, texts: Sequence[tuple[str, str]], *, told: bool, writes: bool
+    stored: Stored, architecture: Architecture, folder: Path, texts: Sequence[tuple[str, str]], *, tokenized: bool, writes: bool
 ) -> Parity:
     """Measure a model against the one that `transformers` makes of a folder.
 
@@ -84,7 +84,7 @@ def compare(
     `transformers`.
     """
     theirs = model_of(folder, architecture.auto)
-    if told:
+    if tokenized:
         pairs = list(zip(stored.source.encode([s for s, _ in texts]), stored.target.encode([t for _, t in texts]), strict=True))
     else:
         pairs = random_pairs(stored, len(texts))
@@ -94,8 +94,8 @@ def compare(
         there = _theirs(theirs, stored.model, read, written)
         here = _ours(stored.model, read, written)
         worst, largest = max(worst, (here - there).abs().max().item()), max(largest, there.abs().max().item())
-    same, counted = _same_numbers(stored, folder, texts) if told else (0, 0)
-    alike, asked = _written_alike(stored, theirs, folder, texts) if told and writes else (0, 0)
+    same, counted = _same_numbers(stored, folder, texts) if tokenized else (0, 0)
+    alike, asked = _written_alike(stored, theirs, folder, texts) if tokenized and writes else (0, 0)
     return Parity(len(rows), worst, largest, same, counted, alike, asked)
 
 

@@ -45,7 +45,7 @@ class Found:
 
     source: Tokenizer
     target: Tokenizer
-    told: bool
+    tokenized: bool
     notes: tuple[str, ...]
 
 
