@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,8 +90,18 @@ def _cut(lengths: np.ndarray, tokens: int) -> np.ndarray:
     return np.array(starts, dtype=np.int64)
 
 
+class Movable:
+    """A frozen dataclass, some of whose fields are tensors."""
+
+    def to(self, device: torch.device | str) -> Any:
+        """The same on a device."""
+        assert is_dataclass(self)
+        held = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
+
+
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(Movable):
     """Pairs as tensors.
 
     The source ends with the end symbol; the target goes in with the start symbol before it, and comes out with the end symbol
@@ -106,11 +117,6 @@ class Batch:
     padded_source: bool
     padded_target: bool
     tokens: int
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device."""
-        held = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
 
 
 def collate(corpus: Corpus, indices: np.ndarray, source: Symbols, target: Symbols) -> Batch:

@@ -7,7 +7,7 @@ and the second has lost what came before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from qkv.attention.sight import Packed, Plain, Sight
+from qkv.data.batch import Movable
 from qkv.data.sides import Side
 from qkv.data.symbols import Symbols
 from qkv.error import QkvError
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Movable):
     """Rows of tokens, what follows each of them, and which document each belongs to.
 
     `whole` says that no row has a part of more than one document; `tokens` are the predictions.
@@ -38,11 +39,6 @@ class Rows:
     def sight(self) -> Sight:
         """Documents do not see each other."""
         return Plain() if self.whole else Packed(self.documents, self.pos)
-
-    def to(self, device: torch.device | str) -> Rows:
-        """The same on a device."""
-        held = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qkv.attention.sight import Padded, Plain, Sight
-from qkv.data.batch import Plan, padded, plan
+from qkv.data.batch import Movable, Plan, padded, plan
 from qkv.data.labels import PreparedLabels
 from qkv.data.sides import Corpus
 from qkv.data.tokenizer import Tokenizers
@@ -25,7 +25,7 @@ from qkv.train.task import Losses, mean_loss
 
 
 @dataclass(frozen=True, eq=False)
-class LabelBatch:
+class LabelBatch(Movable):
     """Texts and the numbers of their labels."""
 
     ids: Int64[Tensor, "B S"]
@@ -38,11 +38,6 @@ class LabelBatch:
     def sight(self) -> Sight:
         """Which tokens are there."""
         return Padded(self.lengths, blank=False) if self.padded else Plain()
-
-    def to(self, device: torch.device | str) -> LabelBatch:
-        """The same on a device."""
-        held = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
 
 
 class Classifying:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain, Sight
-from qkv.data.batch import Batch, of_rows, padded
+from qkv.data.batch import Batch, Movable, of_rows, padded
 from qkv.data.batch import Plan as LengthPlan
 from qkv.data.batch import plan as plan_by_length
 from qkv.data.documents import PreparedTexts
@@ -101,7 +101,7 @@ class Windows:
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedBatch:
+class MaskedBatch(Movable):
     """Texts with masked words; where these stand, as rows and columns; and what they are."""
 
     ids: Int64[Tensor, "B S"]
@@ -116,11 +116,6 @@ class MaskedBatch:
     def sight(self) -> Sight:
         """Which tokens are there."""
         return Padded(self.lengths, blank=False) if self.padded else Plain()
-
-    def to(self, device: torch.device | str) -> MaskedBatch:
-        """The same on a device."""
-        held = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
 
 
 class Pieces:
