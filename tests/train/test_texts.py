@@ -260,6 +260,15 @@ def test_other_noises_ask_for_the_whole_piece(text: tuple[Texts, Texts], objecti
                     assert gone == masks == 0
 
 
+def test_masks_where_nothing_is_missing_make_no_source_too_long(text: tuple[Texts, Texts]) -> None:
+    run = run_of(Infill(0.5, 1.0), text)
+    task: Denoising = made(run)
+    found = [batch for epoch in range(3) for batch in batches(task, epoch)]
+    assert max(batch.source.shape[1] for batch in found) == 12 + 2 == describe(run, (30, 30)).embedding.position.longest
+    model = model_of(run, task)
+    assert all(plain_loss(task, model, batch).isfinite() for batch in found)
+
+
 def test_sentences_end_where_their_pieces_say_so(tmp_path: Path) -> None:
     lines = Texts((write(tmp_path / "t", ["A b. C d! E f? g.h 。x", "e"] * 9),), Lines())
     task: Denoising = made(run_of(Infill(), (lines, lines)))

@@ -37,6 +37,11 @@ class Embedding:
     norm: NoNorm | Normed = NoNorm()
     segments: int = 0
 
+    def __post_init__(self) -> None:
+        _probability(self, self.dropout)
+        if self.segments < 0:
+            raise QkvError(f"Embedding.segments is a number of parts of an input, 0 where it has none, not {self.segments!r}")
+
 
 @dataclass(frozen=True)
 class Straight:
@@ -75,6 +80,10 @@ class Normal:
 
     deviation: float = 0.02
     shrink: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.deviation >= 0:
+            raise QkvError(f"Normal.deviation is not negative: {self.deviation!r}")
 
 
 @dataclass(frozen=True)
@@ -151,8 +160,15 @@ def _more_than_specials(size: int) -> None:
         raise QkvError(f"a vocabulary needs the four special symbols and at least one entry more, not {size}")
 
 
+def _probability(owner: object, dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise QkvError(f"{type(owner).__name__}.dropout is a probability below 1, not {dropout!r}")
+
+
 def _refuse(stack: Stack, width: int, place: str, memory: bool, future: bool) -> None:
-    """Raises QkvError where heads cannot share the width, or a sublayer sees what is not there."""
+    """Raises QkvError where there is no width, heads cannot share it, or a sublayer sees what is not there."""
+    if width < 1:
+        raise QkvError(f"a model has a width of at least 1, not {width!r}")
     for sublayer in (s for block in stack.blocks for s in block.sublayers):
         if isinstance(sublayer, Attention | MemoryAttention):
             head_width(sublayer, width)
@@ -246,6 +262,7 @@ class Classifier:
 
     def __post_init__(self) -> None:
         _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
+        _probability(self, self.dropout)
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise QkvError(f"a classifier needs at least two labels, all different, not {self.labels!r}")
 

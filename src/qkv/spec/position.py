@@ -43,6 +43,10 @@ class Rotary:
 
     base: float = 10000.0
 
+    def __post_init__(self) -> None:
+        if not self.base > 0:
+            raise QkvError(f"Rotary.base must be more than 0, such as 10000, not {self.base!r}")
+
 
 @dataclass(frozen=True)
 class NoRotation:

@@ -31,8 +31,10 @@ class Adam:
     decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise QkvError(f"Adam.decay is a share of at least 0 and below 1, not {self.decay!r}")
+        for name in ("beta1", "beta2", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise QkvError(f"Adam.{name} is a share of at least 0 and below 1, not {getattr(self, name)!r}")
+        _above(self, 0, "epsilon")
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,8 @@ class Denoising:
         for index in indices.tolist():
             ids = windows[index]
             made.append(corrupted(self.objective, ids, self.special, window(seed, epoch, index), self._stops[ids]))
-        return of_rows([each.source for each in made], [each.target for each in made], symbols, symbols)
+        # masks where nothing is missing may make a source longer than its text: what the model has no place for is left out
+        return of_rows([each.source[: self.run.longest] for each in made], [each.target for each in made], symbols, symbols)
 
 
 def special_of(tokenizer: Tokenizer) -> Special:

@@ -1,0 +1,229 @@
+"""Every value of the grammar: written down and read again it is the same, and what makes no sense cannot be made."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import tomli_w
+
+from qkv.error import QkvError
+from qkv.papers.catalogue import CATALOGUE, named
+from qkv.spec import data, model, objective, part, plain, position, run, score
+from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
+from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
+from qkv.spec.pattern import Causal, Full
+from qkv.spec.position import Learned, NoPosition, Relative, Rotary
+
+READS, WRITES = Stack(Block(Attention(2)), depth=1), Stack(Block(Attention(2, Causal())), depth=1)
+BARE = Embedding(NoPosition(), scale=False)
+TEXTS = data.Texts(("a.txt", "b.txt.gz"), data.Paragraphs())
+
+# of every value one, with nothing as it is by default
+EXAMPLES: list[Any] = [
+    *(part.ReLU(), part.GELU(), part.TanhGELU(), part.Swish(), part.LayerNorm(), part.RMSNorm(), part.Even(), part.Own()),
+    part.PostNorm(1e-6, RMSNorm()),
+    part.PreNorm(1e-7, RMSNorm()),
+    Attention(8, Causal(), True, 5, 2, score.Dot(), Rotary(500.0), position.ALiBi()),
+    MemoryAttention(4, True, 3, score.Dot()),
+    FeedForward(12, part.Swish(), False, True),
+    Block(Attention(8), FeedForward(9), norm=PreNorm(), dropout=0.25),
+    Stack(Block(Attention(2)), Block(FeedForward(3)), depth=5, bias=Relative(8, 20, False)),
+    *(Full(), Causal(), score.Dot(), score.ScaledDot()),
+    *(position.Sinusoid(50.0), Learned(512), NoPosition(), Rotary(20.0), position.NoRotation(), position.ALiBi()),
+    *(Relative(16, 64, False), position.NoBias()),
+    *(model.NoNorm(), model.Normed(1e-12), model.Straight(), model.Transform(part.GELU(), 1e-12)),
+    Embedding(Learned(7), False, 0.1, model.Normed(), 2),
+    model.Output(model.Transform(part.ReLU()), True, True),
+    *(model.Glorot(), model.Normal(0.1, False), model.FanIn()),
+    *(model.AllThree(), model.SourceAndTarget(), model.TargetAndOutput(), model.Tied(), model.Untied()),
+    *(Joint(100), model.Separate(50, 60), model.FirstToken(), model.MeanToken()),
+    named("t5-tiny", model.Separate(50, 60)),
+    DecoderOnly(Joint(9), 4, BARE, WRITES, model.Untied(), model.Output(offset=True), model.FanIn()),
+    EncoderOnly(Joint(9), 4, BARE, READS, model.Untied(), model.Output(scaled=True), model.Glorot()),
+    Classifier(Joint(9), 4, BARE, READS, ("a", "b"), model.FirstToken(), 0.3, model.Glorot()),
+    *(data.AtMost(9), data.Exactly(8), data.Tokenizer("bytes", data.Exactly(300), False, ("<mask>", "<extra_0>"))),
+    data.Files(("a", "b"), ("c", "d")),
+    data.Pairs(("t.tsv",), ("en", "de")),
+    *(data.Whole(), data.Lines(), data.Paragraphs(), TEXTS, data.Labelled(("t.jsonl",), ("2", "1")), data.HeldOut(0.2)),
+    *(objective.Translate(), objective.Generate(), objective.MaskedWords(0.2, 0.7, 0.2), objective.Spans(0.3, 2.0)),
+    *(objective.Infill(0.2, 2.0, False), objective.Delete(0.2), objective.Rotate(), objective.Classify(model.FirstToken())),
+    *(run.Adam(0.8, 0.9, 1e-8, 0.1), run.Noam(10, 0.5), run.Cosine(0.1, 3, 0.2), run.Batching(5, 6), run.NoClip(), run.Clip(0.5)),
+    *(run.Steps(7), run.Epochs(8), run.Minutes(2.5, 30, 4), run.ToTheEnd(), run.Patience(3), run.Evaluation(5, 6, "none")),
+    *(run.Checkpoints(3, 9, data.Exactly(4)), run.Scratch(), run.From("/a/run")),
+    run.Run(
+        "bert-tiny",
+        TEXTS,
+        data.HeldOut(0.2),
+        objective.MaskedWords(),
+        run.From("/a/run"),
+        ("width=8", "*.dropout=0.0"),
+        smoothing=0.0,
+        longest=40,
+        precision="bf16",
+        device="cpu",
+        seed=9,
+    ),
+]
+each = pytest.mark.parametrize("value", EXAMPLES, ids=lambda value: type(value).__name__)
+
+
+def test_there_is_an_example_of_every_value() -> None:
+    assert {type(value).__name__ for value in EXAMPLES} == set(plain.VALUES)
+
+
+@each
+def test_a_value_survives_json_and_toml(value: Any) -> None:
+    written = plain.to_plain(value)
+    assert list(written) == [type(value).__name__]
+    for again in (json.loads(json.dumps(written)), tomllib.loads(tomli_w.dumps(written))):
+        found = plain.from_plain(again)
+        assert found == value and type(found) is type(value) and hash(found) == hash(value)
+        for field in fields(value):
+            assert type(getattr(found, field.name)) is type(getattr(value, field.name))
+
+
+def said(value: Any) -> str:
+    """A value as a person writes it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(said, value))}]"
+    if not hasattr(value, "__dataclass_fields__"):
+        return str(value).lower() if isinstance(value, bool) else repr(value)
+    named = [(field.name, getattr(value, field.name)) for field in fields(value)]
+    row = [said(item) for item in named.pop(0)[1]] if isinstance(value, Block | Stack) else []
+    return f"{type(value).__name__}({', '.join([*row, *(f'{name}={said(held)}' for name, held in named)])})"
+
+
+@each
+def test_a_value_is_read_as_a_person_writes_it(value: Any) -> None:
+    assert plain.parse(said(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "place", "value"),
+    [
+        ("gpt-tiny", "embedding.position=NoPosition()", lambda s: s.embedding.position, NoPosition()),
+        ("gpt-tiny", "embedding.position.longest=9", lambda s: s.embedding.position, Learned(9)),
+        ("gpt-tiny", "*.rotate=Rotary()", lambda s: s.decoder.blocks[0].sublayers[0].rotate, Rotary()),
+        (
+            "gpt-tiny",
+            "decoder.blocks.0.sublayers.0.bias=ALiBi()",
+            lambda s: s.decoder.blocks[0].sublayers[0].bias,
+            position.ALiBi(),
+        ),
+        ("gpt-tiny", "*.kv_heads=2", lambda s: s.decoder.blocks[0].sublayers[0].kv_heads, 2),
+        ("gpt-tiny", "tie=Untied()", lambda s: s.tie, model.Untied()),
+        ("gpt-tiny", "decoder.bias=Relative(8,16,false)", lambda s: s.decoder.bias, Relative(8, 16, False)),
+        ("bert-tiny", "embedding.norm=NoNorm()", lambda s: s.embedding.norm, model.NoNorm()),
+        ("bert-tiny", "embedding.segments=0", lambda s: s.embedding.segments, 0),
+        ("bert-tiny", "output.transform=Straight()", lambda s: s.output.transform, model.Straight()),
+        ("bert-tiny", "*.by=RMSNorm()", lambda s: s.encoder.blocks[0].norm.by, RMSNorm()),
+        ("t5-tiny", "*.gated=true", lambda s: s.decoder.blocks[0].sublayers[2].gated, True),
+        ("t5-tiny", "*.score=ScaledDot()", lambda s: s.decoder.blocks[0].sublayers[1].score, score.ScaledDot()),
+        ("t5-tiny", "encoder.bias.buckets=16", lambda s: s.encoder.bias, Relative(16, 128)),
+        ("t5-tiny", "initial=Normal(0.1, shrink=false)", lambda s: s.initial, model.Normal(0.1, False)),
+        ("bart-tiny", "output.offset=false", lambda s: s.output.offset, False),
+    ],
+)
+def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[Any], Any], value: Any) -> None:
+    spec = named(name, Joint(100))
+    assert place(spec) != value, "or the setting would change nothing"
+    changed = plain.change(spec, setting)
+    assert place(changed) == value and type(place(changed)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: Learned(0), "Learned.longest must be a whole number of at least 1, not 0"),
+        (lambda: Learned(2.0), "Learned.longest"),  # type: ignore[arg-type]
+        (lambda: Learned(True), "Learned.longest"),
+        (lambda: Rotary(0.0), "Rotary.base must be more than 0, such as 10000, not 0.0"),
+        (lambda: Relative(2, 128), "Relative needs some buckets and a distance beyond the 0 exact ones"),
+        (lambda: Relative(32, 8), "beyond the 8 exact ones"),
+        (lambda: Attention(8, kv_heads=3), "3 heads of keys and values cannot serve 8 heads evenly"),
+        (lambda: Attention(8, kv_heads=0), "Attention.kv_heads must be a whole number of at least 1"),
+        (lambda: Attention(8, kv_heads=16), "16 heads of keys and values cannot serve 8"),
+        (lambda: Attention(8, head_width=0), "Attention.head_width must be"),
+        (lambda: MemoryAttention(8, head_width=-1), "MemoryAttention.head_width must be"),
+        (lambda: MemoryAttention(0), "MemoryAttention.heads must be"),
+        (lambda: Embedding(dropout=1.0), "Embedding.dropout is a probability below 1, not 1.0"),
+        (lambda: Embedding(dropout=-0.1), "Embedding.dropout"),
+        (lambda: Embedding(segments=-1), "Embedding.segments is a number of parts of an input, 0 where it has none, not -1"),
+        (lambda: model.Normal(-0.1), "Normal.deviation is not negative: -0.1"),
+        (
+            lambda: Stack(Block(Attention(2)), Block(Attention(4)), depth=2, bias=Relative()),
+            r"blocks that share Relative\(.*\) need equally many heads each, not \[2, 4\]",
+        ),
+        (lambda: Stack(Block(FeedForward(2)), depth=2, bias=Relative()), r"need equally many heads each, not \[\]"),
+        (
+            lambda: DecoderOnly(Joint(9), 4, BARE, READS),
+            r"Full\(\) sees the future, in a decoder that is to predict it: use Causal",
+        ),
+        (
+            lambda: DecoderOnly(Joint(9), 4, BARE, Stack(Block(MemoryAttention(2)), depth=1)),
+            "MemoryAttention stands in the decoder of a model without an encoder, where there is no memory",
+        ),
+        (
+            lambda: EncoderOnly(Joint(9), 4, BARE, Stack(Block(MemoryAttention(2)), depth=1)),
+            "MemoryAttention stands in the encoder",
+        ),
+        (lambda: EncoderOnly(Joint(9), 5, BARE, READS), "a width of 5 cannot be shared by 2 heads"),
+        (lambda: EncoderOnly(Joint(9), 0, BARE, READS), "a model has a width of at least 1, not 0"),
+        (lambda: DecoderOnly(Joint(9), -4, BARE, WRITES), "a width of at least 1, not -4"),
+        (
+            lambda: EncoderOnly(Joint(9), 6, BARE, Stack(Block(Attention(2, rotate=Rotary())), depth=1)),
+            r"Rotary\(\) turns pairs of channels, but a head has 3",
+        ),
+        (lambda: Classifier(Joint(9), 4, BARE, READS, ("a",)), r"at least two labels, all different, not \('a',\)"),
+        (lambda: Classifier(Joint(9), 4, BARE, READS, ("a", "b", "a")), "at least two labels, all different"),
+        (lambda: Classifier(Joint(9), 4, BARE, READS, ("a", "b"), dropout=1.0), "Classifier.dropout is a probability below 1"),
+        (lambda: data.Texts(()), "Texts.files must be a tuple of names, at least one"),
+        (lambda: data.Texts("a.txt"), "Texts.files must be a tuple of names"),  # type: ignore[arg-type]
+        (lambda: data.Labelled((), ("a", "b")), "Labelled.files must be a tuple of names, at least one"),
+        (lambda: data.Labelled(("t.tsv",), ("a", "a")), "Labelled.fields must be two different fields, the text and the label"),
+        (lambda: data.Tokenizer(extra=("a", "a")), "Tokenizer.extra must be different names"),
+        (lambda: data.Tokenizer(extra=("",)), "Tokenizer.extra must be different names"),
+        (lambda: run.Adam(beta2=1.0), "Adam.beta2 is a share of at least 0 and below 1, not 1.0"),
+        (lambda: run.Adam(decay=-0.1), "Adam.decay is a share"),
+        (lambda: run.Adam(epsilon=0.0), "Adam.epsilon must be more than 0"),
+        (lambda: run.Clip(0.0), "Clip.norm must be more than 0"),
+        (lambda: run.Cosine(peak=-1.0), "a learning rate is not negative"),
+        (lambda: run.Patience(0), "Patience.evaluations must be more than 0"),
+        (lambda: run.Evaluation(sentences=-1), "Evaluation.sentences must be more than -1"),
+        (lambda: run.Run("m", TEXTS), r"Translate\(\) learns from Files or Pairs, not from Texts"),
+        (lambda: run.Run("m", TEXTS, objective=objective.Classify()), "learns from Labelled, not from Texts"),
+        (
+            lambda: run.Run("m", TEXTS, data.Files(("a",), ("b",)), objective=objective.Generate()),
+            r"Generate\(\) learns from Texts, not from Files",
+        ),
+    ],
+)
+def test_a_value_that_makes_no_sense_cannot_be_made(wrong: Callable[[], object], words: str) -> None:
+    with pytest.raises(QkvError, match=words):
+        wrong()
+
+
+def test_a_value_of_another_kind_cannot_take_a_place() -> None:
+    spec = named("gpt-tiny", Joint(100))
+    for setting in (
+        "decoder.blocks.0.sublayers.0.bias=Relative()",  # which a stack shares
+        "decoder.bias=ALiBi()",  # which an attention has by itself
+        "embedding.position=Rotary()",
+        "tie=AllThree()",
+        "vocabulary=Separate(50,60)",
+        "decoder.blocks.0.sublayers.0.pattern=Full()",
+        "decoder.blocks.0.sublayers.0.head_width=Own()",
+    ):
+        with pytest.raises(QkvError):
+            plain.change(spec, setting)
+
+
+def test_there_are_no_two_entries_of_one_kind_and_size() -> None:
+    made = [named(name, Joint(100)) for name in CATALOGUE]
+    assert len(made) == 22 and len(set(made)) == 22
+    assert {type(spec).__name__ for spec in made} == {"EncoderDecoder", "DecoderOnly", "EncoderOnly"}
