@@ -45,17 +45,48 @@ def test_the_commands_on_your_own_text_run(tmp_path: Path, monkeypatch: pytest.M
             assert "BLEU" in result.stdout and "chrF" in result.stdout
 
 
+def test_the_commands_of_the_three_shapes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
+    words = ["night", "dark", "light", "day", "late", "early"]
+    lines = [f"It was a {a} and {b} one, said {a}." for a in words for b in words]
+    for name, text in (("book.txt", lines), ("other.txt", lines[:5]), ("lines.txt", lines[:3]), ("train.en", lines)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in text))
+    (tmp_path / "train.de").write_text("".join(f"{line.upper()}\n" for line in lines))
+    table = ["text\tlabel", *(f"{line}\t{'even' if len(line) % 2 == 0 else 'odd'}" for line in lines)]
+    (tmp_path / "reviews.tsv").write_text("".join(f"{line}\n" for line in table))
+    block = next(block for block in BLOCKS if "qkv train generate --text" in block)
+    shown = [line for line in block.splitlines() if line]
+    assert all(line.startswith("qkv ") for line in shown)
+    for line in shown:
+        arguments = shlex.split(re.sub(r"--minutes \d+", "--steps 2 --longest 64", line))[1:]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
 def test_every_option_it_names_exists() -> None:
-    for verb in ("train translate", "translate", "evaluate", "score", "look heads", "export", "models", "verify", "doctor"):
+    verbs = "train translate,translate,evaluate,score,look heads,export,import,models,verify,doctor,generate,fill,embed,classify"
+    for verb in verbs.split(","):
         assert CliRunner().invoke(app, [*verb.split(), "--help"]).exit_code == 0
     known = CliRunner().invoke(app, ["train", "translate", "--help"], terminal_width=200).stdout
     for option in "--pairs --fields --tensorboard --resume --set --tokenizer --separate --recipe --minutes".split():
         assert option in README and option in known
+    known = CliRunner().invoke(app, ["generate", "--help"], terminal_width=200).stdout
+    row = next(line for line in README.splitlines() if line.startswith("| draw text in another way"))
+    options = re.findall(r"--[a-z-]+", row)
+    assert len(options) > 15 and all(option in known for option in options)
 
 
 def test_the_table_of_models_is_what_is_printed() -> None:
     printed = CliRunner().invoke(app, ["models"]).stdout
     assert printed.strip() in README
+
+
+@pytest.mark.parametrize("name", ["gpt-tiny", "bert-tiny"])
+def test_the_models_beside_each_other_are_those_of_the_catalogue(name: str) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "shapes.md").read_text(encoding="utf-8")
+    block = page.split(f"`{name}`")[1].split("```python\n")[1].split("```")[0]
+    assert parse(block.strip()) == named(name, Joint(10000))
 
 
 def test_the_model_it_shows_is_transformer_base() -> None:
