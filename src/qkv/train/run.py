@@ -161,7 +161,7 @@ def finish(loop: Loop) -> None:
         os.fsync(file.fileno())
     aside.rename(folder / WEIGHTS)
     checkpoints.write_manifest(
-        folder, ["model.json", RECIPE, WEIGHTS, *sorted(path.name for path in folder.glob("*tokenizer.json"))]
+        folder, ["model.json", RECIPE, WEIGHTS, *sorted(path.name for path in folder.glob("*tokenizer*.json"))]
     )
     put_weights(loop.model, weights, folder)
     fields = loop.ground.task.measure(loop.model)
