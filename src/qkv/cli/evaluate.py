@@ -21,6 +21,7 @@ from qkv.cli.use import (
     Threads,
     beam_rule,
     chunks,
+    loaded,
     sink,
     warn_too_long,
 )
@@ -95,23 +96,20 @@ def score(
     A translator's is the score that `qkv translate --scores` reports; a language model's the log-probability of the line and its
     end; a masked model's the sum of the log-probabilities of its tokens, each masked in its turn.
     """
-    from qkv.decode.generate import Writer
-    from qkv.decode.read import Reader
+    from qkv.decode.engine import usable
     from qkv.decode.translate import Translator
-    from qkv.model.transformer import DecoderOnly, EncoderDecoder
 
     if (text is None) == (source is None) or (source is None) != (target is None):
         raise QkvError("give --source and --target for a translator, or --text for a language model or a masked model")
-    stored = _loaded(run, device, precision, threads)
-    if isinstance(stored.model, EncoderDecoder):
+    model = usable(loaded(run, device, precision, threads))
+    if isinstance(model, Translator):
         if source is None or target is None:
             raise QkvError(f"{run} is a translator: give --source and --target")
         sources, targets = _parallel(source, target)
-        found = Translator(stored).score(sources, targets, length_penalty, batch_tokens=batch_tokens)
+        found = model.score(sources, targets, length_penalty, batch_tokens=batch_tokens)
     elif text is None:
         raise QkvError(f"{run} is no translator: give --text")
     else:
-        model = Writer(stored) if isinstance(stored.model, DecoderOnly) else Reader(stored)
         found = model.score([line for lines in chunks(text) for line in lines])
     if json:
         print(json_.dumps(found))
@@ -120,21 +118,12 @@ def score(
         print(f"{value:.6f}")
 
 
-def _loaded(run: Path, device: str, precision: str, threads: int) -> Any:
-    """A run, ready for use by a process that is set up for it."""
-    from qkv import device as machine
-    from qkv.decode.load import finished
-
-    machine.prepare(threads)
-    return finished(run, device=device, precision=precision)
-
-
 def _measured(run: Path, given: str, options: dict[str, Any]) -> list[dict[str, Any]]:
     """What is to be measured of a run, which must be of a shape that goes with the text that was given."""
     from qkv.decode.load import SHAPES
     from qkv.model.transformer import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly
 
-    stored = _loaded(run, options["device"], options["precision"], options["threads"])
+    stored = loaded(run, options["device"], options["precision"], options["threads"])
     ways: dict[type, tuple[str, Any]] = {
         EncoderDecoder: ("--source", _translations),
         DecoderOnly: ("--text", _likelihood),

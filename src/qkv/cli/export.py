@@ -86,13 +86,11 @@ def _pairs(texts: list[tuple[str, str]], source: Any, target: Any) -> list[tuple
 def _texts(run: Path) -> list[tuple[str, str]]:
     """Some of the run's own validation text, or of its training text where that was held out from it: pairs, or single texts
     twice. Nothing where the run has none, or its text is there no more."""
-    from qkv.spec.data import HeldOut
     from qkv.train.run_folder import RECIPE, read_run
 
     try:
-        described = read_run(run / RECIPE)
-        where = described.train if isinstance(described.valid, HeldOut) else described.valid
-        found = [(s.strip()[:LETTERS], t.strip()[:LETTERS]) for s, t in islice(_read(where), 2 * TEXTS)]
+        own = _read(read_run(run / RECIPE).own_text)
+        found = [(s.strip()[:LETTERS], t.strip()[:LETTERS]) for s, t in islice(own, 2 * TEXTS)]
         return [(s, t) for s, t in found if s and t][:TEXTS]
     except QkvError:
         return []

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from qkv.cli.console import warn
-from qkv.cli.use import Device, Json, Run, Threads, chunks, sink
+from qkv.cli.use import Device, Json, Run, Threads, chunks, loaded, sink
 from qkv.error import QkvError
 
 
@@ -57,15 +57,13 @@ def generate(
     json: Json = False,
 ) -> None:
     """Write on from a prompt, or from many at once. Without options tokens are drawn as likely as the model finds them."""
-    from qkv import device as machine
     from qkv.decode.diverse import Diverse
     from qkv.decode.generate import Greedy, Sample, Writer
-    from qkv.decode.load import INT8, finished
+    from qkv.decode.load import INT8
 
     if prompt is not None and prompts is not None:
         raise QkvError("give one prompt, or a file of them by --prompts, not both")
-    machine.prepare(threads)
-    writer = Writer(finished(run, device=device, precision=precision))
+    writer = Writer(loaded(run, device, precision, threads))
     how = _how(locals(), writer)
     rules = _rules(locals(), writer)
     given = _prompts(prompt, prompts)

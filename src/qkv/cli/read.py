@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from qkv.cli.console import warn
-from qkv.cli.use import Device, Json, Precision, Run, Threads, chunks, sink
+from qkv.cli.use import Device, Json, Precision, Run, Threads, chunks, loaded, sink
 from qkv.error import QkvError, unknown
 
 
@@ -108,9 +108,6 @@ def _warn_cut(reader: Any, lines: list[str], before: int) -> None:
 
 
 def _reader(run: Path, device: str, precision: str, threads: int) -> Any:
-    from qkv import device as machine
-    from qkv.decode.load import finished
     from qkv.decode.read import Reader
 
-    machine.prepare(threads)
-    return Reader(finished(run, device=device, precision=precision))
+    return Reader(loaded(run, device, precision, threads))

@@ -47,11 +47,13 @@ def translate(
 
     With --n-best each translation has its line's number, counted from 1, and its score before it, with tabs between.
     """
+    from qkv.decode.translate import Translator
+
     rule = beam_rule(beam, length_penalty, thorough)
     if not 1 <= n_best <= beam:
         raise QkvError(f"--n-best {n_best}: a beam of {beam} gives 1 to {beam} translations of a line")
     with sink(output) as out:
-        translator = _load(run, device, precision, threads)
+        translator = Translator(loaded(run, device, precision, threads))
         number = 0
         for lines in chunks(file):
             warn_too_long(translator, lines, number)
@@ -62,12 +64,13 @@ def translate(
             out.flush()
 
 
-def _load(run: Path, device: str, precision: str, threads: int) -> Any:
+def loaded(run: Path, device: str, precision: str, threads: int) -> Any:
+    """The finished model of a run, in a process that is set up for it."""
     from qkv import device as machine
-    from qkv.decode.translate import load
+    from qkv.decode.load import finished
 
     machine.prepare(threads)
-    return load(run, device=device, precision=precision)
+    return finished(run, device=device, precision=precision)
 
 
 def beam_rule(beam: int, length_penalty: float, thorough: bool) -> Any:

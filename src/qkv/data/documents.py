@@ -220,15 +220,23 @@ def _fill(task: _Task, folder: Path) -> TextReport:
     if isinstance(cut, spec.Tokenizer):
         cut = Tokenizer.train(cut, (piece.text for piece in train()))
     cut.save(folder / "tokenizer.json")
-    made = {name: _write(folder, name, cut, pieces()) for name, pieces in (("train", train), ("valid", valid))}
-    for name, read in (("training", made["train"]), ("validation", made["valid"])):
+    known: set[bytes] = set()
+    shared = 0
+
+    def note(mark: bytes) -> None:
+        nonlocal shared
+        shared += mark in known
+
+    validated = _write(folder, "valid", cut, _marked(valid(), known.add))
+    trained = _write(folder, "train", cut, _marked(train(), note))
+    for name, read in (("training", trained), ("validation", validated)):
         if not read.tokens:
             raise QkvError(f"there is no text in the {name} text: expected at least one line that is not empty")
-    known = set(_hashes(valid()))
     return TextReport(
-        **made,
+        trained,
+        validated,
         held_out=held,
-        shared=sum(each in known for each in _hashes(train())),
+        shared=shared,
         vocabulary=cut.size,
         folder="",  # named when it is opened: it is not yet where it will be
         reused=False,
@@ -245,14 +253,15 @@ def _write(folder: Path, name: str, tokenizer: Tokenizer, pieces: Iterator[Piece
     return Read(documents, tokens, unknown, size)
 
 
-def _hashes(pieces: Iterator[Piece]) -> Iterator[bytes]:
-    """What each document is known by."""
+def _marked(pieces: Iterator[Piece], told: Callable[[bytes], None]) -> Iterator[Piece]:
+    """The same pieces; by the way, somebody is told what each document is known by."""
     whole = blake2b(digest_size=8)
     for piece in pieces:
         whole.update(piece.text.encode())
         if piece.ends:
-            yield whole.digest()
+            told(whole.digest())
             whole = blake2b(digest_size=8)
+        yield piece
 
 
 Stream = Callable[[], Iterator[Piece]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ from qkv.decode.sample import Rule, apply_all
 from qkv.decode.step import open_texts
 from qkv.error import QkvError
 from qkv.model.transformer import DecoderOnly
+
+Value = Callable[[float, int], float]
+"""What a hypothesis of some log-probability and length is worth."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def diverse(
 
 
 def _advance(
-    group: _Group, logarithms: Float[Tensor, "beam V"], end: int, length: int, beam: int, value
-) -> tuple[Int[Tensor, " beam"], Int[Tensor, " beam"]]:  # fmt: skip
+    group: _Group, logarithms: Float[Tensor, "beam V"], end: int, length: int, beam: int, value: Value
+) -> tuple[Int[Tensor, " beam"], Int[Tensor, " beam"]]:
     """One step of a group: the rows that its new hypotheses go on from, and their tokens."""
     candidates = (group.worth[:, None] + logarithms).flatten()
     worth, places = candidates.topk(min(2 * beam, len(candidates)))
@@ -95,7 +98,7 @@ def _advance(
     return rows[going], tokens[going]
 
 
-def _best(group: _Group, value) -> Hypothesis:
+def _best(group: _Group, value: Value) -> Hypothesis:
     """The best of a group: of those that ended, else of those at the greatest length."""
     if group.finished:
         return max(group.finished)

@@ -9,6 +9,7 @@ from qkv.decode.load import finished
 from qkv.decode.read import Reader
 from qkv.decode.translate import Translator
 from qkv.model.transformer import DecoderOnly, EncoderDecoder
+from qkv.store import Stored
 
 
 def load(run: Path | str, *, device: str = "auto", precision: str = "auto") -> Translator | Writer | Reader:
@@ -16,7 +17,11 @@ def load(run: Path | str, *, device: str = "auto", precision: str = "auto") -> T
 
     `auto` computes in fp32 on a CPU, and in bf16 on a GPU that has it; `int8` is for CPUs.
     """
-    stored = finished(run, device=device, precision=precision)
+    return usable(finished(run, device=device, precision=precision))
+
+
+def usable(stored: Stored) -> Translator | Writer | Reader:
+    """What a finished model becomes."""
     match stored.model:
         case EncoderDecoder():
             return Translator(stored)

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qkv.attention.sight import Late, Packed
 from qkv.error import QkvError
 from qkv.model.context import Context
 from qkv.model.linear import Product, multiply
@@ -65,8 +64,8 @@ class Embedding(Table):
                 places = None
             case Learned(longest=longest):
                 assert self.places is not None
-                # texts that are packed or begin late stand elsewhere, and were measured by whoever laid them out
-                if not isinstance(ctx.sight, Packed | Late) and ctx.first + length > longest:
+                # where rows have places of their own, whoever laid them out has measured them
+                if ctx.sight.places(ctx.first, length) is None and ctx.first + length > longest:
                     raise QkvError(f"the model knows {longest} places, and a text has {ctx.first + length} tokens: give it less")
                 places = _rows(self.places, ctx, length)
             case Sinusoid() as position:

@@ -212,7 +212,7 @@ def _stepper(table: Embedding, decoder: Stack, ctx: Context) -> Callable[[Int[Te
 def pack(model: AnyModel) -> None:
     """Lay out the weights of a finished model for use on this CPU; they must not change afterwards, and are held twice.
 
-    Nothing is done where it would not help: on a GPU, in another precision than fp32, without oneDNN.
+    Nothing is done where it would not help: on a GPU, without oneDNN, in a precision that it has not.
     """
     for module in model.modules():
         if isinstance(module, Linear) and machine.packs(module.weight):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError
-from qkv.spec.part import Activation, Attention, MemoryAttention, Stack, head_width
+from qkv.spec.part import Activation, Attention, MemoryAttention, Stack, head_width, refuse_dropout
 from qkv.spec.position import Position, Sinusoid
 
 
@@ -38,7 +38,7 @@ class Embedding:
     segments: int = 0
 
     def __post_init__(self) -> None:
-        _probability(self, self.dropout)
+        refuse_dropout(self, self.dropout)
         if self.segments < 0:
             raise QkvError(f"Embedding.segments is a number of parts of an input, 0 where it has none, not {self.segments!r}")
 
@@ -160,11 +160,6 @@ def _more_than_specials(size: int) -> None:
         raise QkvError(f"a vocabulary needs the four special symbols and at least one entry more, not {size}")
 
 
-def _probability(owner: object, dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise QkvError(f"{type(owner).__name__}.dropout is a probability below 1, not {dropout!r}")
-
-
 def _refuse(stack: Stack, width: int, place: str, memory: bool, future: bool) -> None:
     """Raises QkvError where there is no width, heads cannot share it, or a sublayer sees what is not there."""
     if width < 1:
@@ -262,7 +257,7 @@ class Classifier:
 
     def __post_init__(self) -> None:
         _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
-        _probability(self, self.dropout)
+        refuse_dropout(self, self.dropout)
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise QkvError(f"a classifier needs at least two labels, all different, not {self.labels!r}")
 

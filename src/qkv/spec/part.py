@@ -20,6 +20,12 @@ def _positive(owner: object, *names: str) -> None:
             raise QkvError(f"{type(owner).__name__}.{name} must be a whole number of at least 1, not {value!r}")
 
 
+def refuse_dropout(owner: object, dropout: float) -> None:
+    """Raises QkvError for what is no probability of dropout."""
+    if not 0 <= dropout < 1:
+        raise QkvError(f"{type(owner).__name__}.dropout is a probability below 1, not {dropout!r}")
+
+
 @dataclass(frozen=True)
 class ReLU:
     """max(0, x)."""
@@ -165,8 +171,7 @@ class Block:
     def __init__(self, *sublayers: Sublayer, norm: Norm = PostNorm(), dropout: float = 0.0) -> None:
         if not sublayers:
             raise QkvError("a Block needs at least one sublayer, such as Attention(8)")
-        if not 0 <= dropout < 1:
-            raise QkvError(f"Block.dropout is a probability below 1, not {dropout!r}")
+        refuse_dropout(self, dropout)
         object.__setattr__(self, "sublayers", tuple(sublayers))
         object.__setattr__(self, "norm", norm)
         object.__setattr__(self, "dropout", dropout)

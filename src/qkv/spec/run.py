@@ -242,3 +242,8 @@ class Run:
             if not isinstance(text, (*wanted, HeldOut)):
                 kinds = " or ".join(kind.__name__ for kind in wanted)
                 raise QkvError(f"{self.objective} learns from {kinds}, not from {type(text).__name__}")
+
+    @property
+    def own_text(self) -> Files | Pairs | Texts | Labelled:
+        """The text that it is validated on, or that it learns from where the first is held out of it."""
+        return self.train if isinstance(self.valid, HeldOut) else self.valid

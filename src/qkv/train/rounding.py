@@ -12,7 +12,7 @@ from qkv.data.documents import read_pieces
 from qkv.decode.generate import Writer
 from qkv.decode.likelihood import Window, surprises
 from qkv.error import QkvError
-from qkv.spec.data import HeldOut, Texts
+from qkv.spec.data import Texts
 from qkv.store import load
 from qkv.train.evaluate import perplexity
 from qkv.train.run_folder import RECIPE, read_run
@@ -44,8 +44,8 @@ def cost(run: Path, rounded: Writer) -> Cost | None:
     tokens = int(min(MOST, max(FEWEST, OPERATIONS / (2 * parameters))))
     try:
         described = read_run(run / RECIPE)
-        where = described.train if isinstance(described.valid, HeldOut) else described.valid
-        documents = _beginning(where, rounded, tokens) if isinstance(where, Texts) else []
+        own = described.own_text
+        documents = _beginning(own, rounded, tokens) if isinstance(own, Texts) else []
     except QkvError:
         return None
     if not documents:
