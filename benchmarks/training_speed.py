@@ -29,9 +29,9 @@ from qkv.papers.transformer import transformer
 from qkv.spec.data import Exactly, Files, HeldOut, Tokenizer
 from qkv.spec.model import Joint
 from qkv.spec.run import Adam
-from qkv.train.evaluate import batch_of, losses
 from qkv.train.loss import Smoothing
 from qkv.train.optimiser import optimiser
+from qkv.train.pairs import batch_of, losses
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _batches(sizes: Sizes, text: Text) -> Callable[[], list[Any]]:
     def following() -> list[Any]:
         nonlocal place
         place += text.steps
-        return [batch_of(corpus, planned[i % len(planned)]) for i in range(place - text.steps, place)]
+        return [batch_of(corpus, planned[i % len(planned)], prepared.tokenizers) for i in range(place - text.steps, place)]
 
     return following
 
