@@ -129,6 +129,17 @@ def test_a_mask_in_text_is_the_mask(make_stored: MakeStored, tmp_path: Path) -> 
     assert ids.count(stored.source.symbols.mask) == 1
 
 
+@pytest.mark.parametrize("cut", ["bpe", "unigram", "bytes"])
+def test_a_mask_takes_the_space_before_it_and_gives_none(make_stored: MakeStored, tmp_path: Path, cut: str) -> None:
+    stored = make_stored(bert, cut=cut, **PLACES)
+    export(stored, tmp_path / "there")
+    theirs, again = tokenizer_of(tmp_path / "there"), bring(tmp_path / "there").stored
+    for line in ("A <mask> over the <mask>.", "<mask>", "dog <mask><mask>, a"):
+        ids = stored.source.encode_masked(line)
+        assert [each for each in numbers(theirs, (line,))[0] if each not in (1, 2)] == ids
+        assert again.source.encode_masked(line) == ids
+
+
 def test_both_tokenizers_are_written_and_read(make_stored: MakeStored, tmp_path: Path) -> None:
     stored = make_stored(transformer, separate=True, **SMALL)
     export(stored, tmp_path / "there")

@@ -106,7 +106,7 @@ class Tokenizer:
         """The numbers of the pieces of a text in which <mask> stands for a hidden one, and for the space before it where pieces
         begin with theirs. Raises QkvError where there is no entry for a mask."""
         own = str(self._wrapped.id_to_token(self.symbols.mask))
-        return _encoded(self._masking, [text.replace(MASK, own)])[0]
+        return _encoded(self.masking, [text.replace(MASK, own)])[0]
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """The text of some pieces; special entries, the unknown one among them, are left out."""
@@ -136,9 +136,9 @@ class Tokenizer:
         return not isinstance(self._wrapped.decoder, decoders.Fuse)
 
     @cached_property
-    def _masking(self) -> tokenizers.Tokenizer:
-        """The same, but that it finds masks in text, and no piece after one has a space that is not there."""
-        if self._foreign:
+    def masking(self) -> tokenizers.Tokenizer:
+        """The library's own, but that it finds masks in text, and no piece after one has a space that is not there."""
+        if self._foreign or not self.symbols.masks:
             return self._wrapped
         plain = json.loads(self._wrapped.to_str())
         outer = plain["pre_tokenizer"] or {}

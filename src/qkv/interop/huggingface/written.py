@@ -23,7 +23,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, places: int | None, writ
     """Write tokenizer.json and tokenizer_config.json; a model that only writes is given what opens a text, and others what
     frames it."""
     symbols = tokenizer.symbols
-    wrapped = tokenizers.Tokenizer.from_str(tokenizer.wrapped.to_str())
+    wrapped = tokenizers.Tokenizer.from_str(tokenizer.masking.to_str())
     names = {
         number: name for number in sorted(symbols.special) if not (name := str(wrapped.id_to_token(number))).startswith(NEVER)
     }
