@@ -10,6 +10,7 @@ a row comes to does not depend on the other rows, nor on how many there are.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -193,10 +194,7 @@ class Ban:
 
     def apply(self, logits: Float[Tensor, "R V"], history: Int[Tensor, "R T"]) -> Float[Tensor, "R V"]:
         """The logits of all other tokens."""
-        banned = _listed(self.tokens, logits)
-        if banned.all():
-            raise QkvError(f"all {logits.shape[1]} tokens of the vocabulary are banned: leave at least 1 to choose")
-        return _only(logits, ~banned)
+        return _only(logits, _but(tuple(self.tokens), logits.shape[1], logits.device))
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,7 @@ class Allow:
 
     def apply(self, logits: Float[Tensor, "R V"], history: Int[Tensor, "R T"]) -> Float[Tensor, "R V"]:
         """The logits of these tokens."""
-        return _only(logits, _listed(self.tokens, logits))
+        return _only(logits, _listed(tuple(self.tokens), logits.shape[1], logits.device))
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ class Constrained:
     def apply(self, logits: Float[Tensor, "R V"], history: Int[Tensor, "R T"]) -> Float[Tensor, "R V"]:
         """The logits of what is allowed after each history."""
         rows = [self._after(tuple(token for token in row if token != PADDING)) for row in history.tolist()]
-        return _only(logits, torch.stack([_listed(row, logits) for row in rows]))
+        return _only(logits, torch.stack([_listed(tuple(row), logits.shape[1], logits.device) for row in rows]))
 
     def _after(self, tokens: tuple[int, ...]) -> Sequence[int]:
         allowed = self.allowed(tokens)
@@ -265,7 +263,7 @@ def draw(logits: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"]) -> Int[Ten
 
     A number that is uniform makes every token as likely as its logit says, to 53 bits; one of probability 0 is never drawn.
     """
-    _check_choice(logits)
+    _check_choice(logits.amax(1))
     strange = uniforms[~((uniforms >= 0) & (uniforms < 1))]
     if len(strange):
         raise QkvError(f"a token is drawn by a number that is at least 0 and below 1, not by {strange[0].item()}")
@@ -279,8 +277,9 @@ def draw(logits: Float[Tensor, "R V"], uniforms: Float[Tensor, " R"]) -> Int[Ten
 
 def greedy(logits: Float[Tensor, "R V"]) -> Int[Tensor, " R"]:
     """The most likely token of each row; of several, the first in the vocabulary."""
-    _check_choice(logits)
-    return logits.argmax(1)
+    peaks, tokens = logits.max(1)
+    _check_choice(peaks)
+    return tokens
 
 
 def _probabilities(logits: Float[Tensor, "R V"]) -> Float64[Tensor, "R V"]:
@@ -332,23 +331,35 @@ def _among(tokens: Int[Tensor, "R N"], logits: Float[Tensor, "R V"]) -> Bool[Ten
     rows, entries = logits.shape
     strange = tokens[(tokens < PADDING) | (tokens >= entries)]
     if len(strange):
-        raise QkvError(f"the history holds {int(strange[0])}, which is neither {PADDING} (padding) nor a token: {_known(logits)}")
+        raise QkvError(
+            f"the history holds {int(strange[0])}, which is neither {PADDING} (padding) nor a token: {_known(entries)}"
+        )
     marks = torch.zeros(rows, entries + 1, dtype=torch.bool, device=logits.device)
     return marks.scatter_(1, tokens.long() - PADDING, True)[:, 1:]  # padding marks the column before the first
 
 
-def _listed(tokens: Sequence[int], logits: Float[Tensor, "R V"]) -> Bool[Tensor, " V"]:
+@functools.lru_cache(16)
+def _listed(tokens: tuple[int, ...], entries: int, device: torch.device) -> Bool[Tensor, " V"]:
     """Which tokens of the vocabulary are listed."""
-    strange = [token for token in tokens if not 0 <= token < logits.shape[1]]
+    strange = [token for token in tokens if not 0 <= token < entries]
     if strange:
-        raise QkvError(f"{strange[0]} is listed, which is not a token: {_known(logits)}")
-    marks = torch.zeros(logits.shape[1], dtype=torch.bool)
+        raise QkvError(f"{strange[0]} is listed, which is not a token: {_known(entries)}")
+    marks = torch.zeros(entries, dtype=torch.bool)
     marks[torch.tensor(tokens, dtype=torch.int64)] = True
-    return marks.to(logits.device)
+    return marks.to(device)
 
 
-def _known(logits: Float[Tensor, "R V"]) -> str:
-    return f"those of this model are 0 to {logits.shape[1] - 1}"
+@functools.lru_cache(16)
+def _but(tokens: tuple[int, ...], entries: int, device: torch.device) -> Bool[Tensor, " V"]:
+    """Which tokens of the vocabulary are not listed, one at least."""
+    others = ~_listed(tokens, entries, device)
+    if not others.any():
+        raise QkvError(f"all {entries} tokens of the vocabulary are banned: leave at least 1 to choose")
+    return others
+
+
+def _known(entries: int) -> str:
+    return f"those of this model are 0 to {entries - 1}"
 
 
 def _without(logits: Float[Tensor, "R V"], forbidden: Bool[Tensor, "..."]) -> Float[Tensor, "R V"]:
@@ -362,7 +373,10 @@ def _empty(logits: Float[Tensor, "R V"]) -> Bool[Tensor, "R 1"]:
 def _only(logits: Float[Tensor, "R V"], allowed: Bool[Tensor, "..."]) -> Float[Tensor, "R V"]:
     """The logits of what is allowed; where none is left of it, although something was left, all of it has the same chance."""
     left = _without(logits, ~allowed)
-    return torch.where(_empty(left) & ~_empty(logits) & allowed, 0.0, left)
+    nothing = _empty(left)
+    if not nothing.any():
+        return left
+    return torch.where(nothing & ~_empty(logits) & allowed, 0.0, left)
 
 
 def _check_factor(what: str, value: float) -> None:
@@ -380,8 +394,8 @@ def _check_word(what: str, value: int) -> None:
         raise QkvError(f"{what} is a whole number from 0 to {WORD - 1}, not {value}")
 
 
-def _check_choice(logits: Float[Tensor, "R V"]) -> None:
-    peaks = logits.amax(1)
+def _check_choice(peaks: Float[Tensor, " R"]) -> None:
+    """Raises QkvFailure where the largest logit of a row is no number."""
     wrong = (~peaks.isfinite()).nonzero().flatten().tolist()
     if wrong:
         raise QkvFailure(
