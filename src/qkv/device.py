@@ -62,10 +62,10 @@ def bf16_gain(rows: int = 512, width: int = 256) -> float:
     """
     x, w = torch.randn(rows, width), torch.randn(4 * width, width)
     narrow = x.bfloat16(), w.bfloat16()
-    return _shortest(lambda: torch.nn.functional.linear(x, w)) / _shortest(lambda: torch.nn.functional.linear(*narrow))
+    return shortest(lambda: torch.nn.functional.linear(x, w)) / shortest(lambda: torch.nn.functional.linear(*narrow))
 
 
-def _shortest(work: Callable[[], object]) -> float:
+def shortest(work: Callable[[], object]) -> float:
     """Seconds of this thread, after a first time that does not count; not those of others that want the processor, too."""
     with side_by_side():
         times = []
@@ -86,18 +86,6 @@ def packs(weight: Tensor) -> bool:
     if not there or weight.device.type != "cpu":
         return False
     return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@functools.cache
-def turns() -> bool:
-    """Whether this CPU multiplies a few rows quicker from the other side, (W x^T)^T, than by x W^T; measured once.
-
-    It depends on the library's taste in processors, by factors of up to four.
-    """
-    x, w = torch.randn(4, 512), torch.randn(2048, 512)
-    with torch.no_grad():
-        turned = _shortest(lambda: (w @ x.t()).t().contiguous())
-        return _shortest(lambda: torch.nn.functional.linear(x, w)) > 1.15 * turned
 
 
 def packed_weight(weight: Tensor) -> Tensor:

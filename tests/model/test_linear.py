@@ -7,25 +7,61 @@ import torch
 
 from qkv import device
 from qkv.attention.sight import Padded
-from qkv.model.linear import FEW, WIDE, Linear, packed
+from qkv.model import linear as module
+from qkv.model.linear import COPIES, UP_TO, WAYS, WIDE, Linear, of_few_rows, packed
 from qkv.model.transformer import build, pack
 from qkv.papers.transformer import transformer
 from qkv.spec.model import Joint, Separate
 
+SHAPES = [
+    (1, 24),
+    (4, 24),
+    *[(rows + more, 24) for rows in UP_TO for more in (0, 1)],
+    (300, 24),
+    (1, 1, 24),
+    (2, 3, 24),
+    (5, 7, 24),
+]
 
-@pytest.mark.parametrize("turns", [True, False])
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("offset", [True, False])
 @pytest.mark.parametrize("columns", [12, WIDE + 1])
-def test_packed_is_linear_for_any_number_of_rows(
-    monkeypatch: pytest.MonkeyPatch, turns: bool, offset: bool, columns: int
+def test_every_way_is_linear_for_any_number_of_rows(
+    monkeypatch: pytest.MonkeyPatch, way: str, offset: bool, columns: int
 ) -> None:
-    monkeypatch.setattr(device, "turns", lambda: turns)
+    monkeypatch.setattr(module, "_quickest", lambda: (way,) * (len(UP_TO) + 1))
     linear = Linear(24, columns, bias=offset)
     linear.packed = packed(linear.weight, linear.bias)
-    for shape in [(1, 24), (4, 24), (FEW, 24), (FEW + 1, 24), (300, 24), (1, 1, 24), (2, 3, 24), (5, 7, 24)]:
-        x = torch.randn(shape)
-        with torch.inference_mode():
-            torch.testing.assert_close(linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias), rtol=0, atol=1e-5)
+    few = of_few_rows(linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
+    for shape in SHAPES:
+        for x in (torch.randn(shape), torch.randn(shape[::-1]).permute(*reversed(range(len(shape))))):
+            with torch.inference_mode():
+                exact = torch.nn.functional.linear(x, linear.weight, linear.bias)
+                for found in (linear(x), few(x)):
+                    assert found.shape == exact.shape
+                    torch.testing.assert_close(found, exact, rtol=0, atol=1e-5)
+
+
+def test_the_ways_are_chosen_by_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def noted(name: str) -> module.Way:
+        return lambda weight, offset: lambda x: (taken.append(name), torch.zeros(*x.shape[:-1], len(weight)))[1]
+
+    monkeypatch.setattr(module, "WAYS", {name: noted(name) for name in "abcd"})
+    monkeypatch.setattr(module, "_quickest", lambda: tuple("abcd"))
+    product = packed(torch.zeros(6, 24))
+    for shape in SHAPES:
+        product(torch.randn(shape))
+    assert "".join(taken) == "".join("abcd"[sum(torch.Size(shape[:-1]).numel() > most for most in UP_TO)] for shape in SHAPES)
+
+
+def test_what_is_quickest_here_holds_one_copy_at_most() -> None:
+    for names in (module._quickest(), module.OF_WIDE):
+        assert set(names) <= set(WAYS)
+        assert names[-1] in COPIES
+        assert len({name for name in names if name in COPIES}) == 1
 
 
 @pytest.mark.skipif(not device.packs(torch.zeros(4, 4, dtype=torch.bfloat16)), reason="this CPU has no products in bf16")

@@ -1,12 +1,14 @@
 """Linear maps, and how those of a finished model are made quick on a CPU.
 
 PyTorch hands a product to a library that lays both factors out anew each time. A finished model multiplies by the same weights
-again and again, often a handful of rows at a time: so its weights are laid out once, by oneDNN, and a few rows may be
-multiplied from the other side. The results are those of `functional.linear` but for rounding.
+again and again, often a handful of rows at a time: so its weights are laid out once, in the way that this CPU likes best, and
+each product goes the way that is quickest for its number of rows. Libraries differ in their taste in processors, by factors of up
+to four; so the ways are timed. The results are those of `functional.linear` but for rounding.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -16,8 +18,11 @@ from torch.nn import functional
 
 from qkv import device as machine
 
-FEW = 16  # rows
-WIDE = 4096  # columns of the result, above which it costs too much to turn it back
+UP_TO, TIMED = (1, 8, 48), (1, 4, 24)  # classes of rows, and the number that stands for each
+MANY = 128  # rows, for which the ways are timed that lay the weight out
+WIDE = 4096  # columns of the result, above which reading the weight decides: oneDNN does that best
+SHAPE = (2048, 512)  # of the weight that stands for all others
+GAIN = 0.9  # of the time of the weight as it lies: what a way must save to be taken
 
 Product = Callable[[Float[Tensor, "... D"]], Float[Tensor, "... E"]]
 
@@ -43,13 +48,27 @@ def multiply(
 
 
 def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
-    """x -> x W^T + offset for a weight that changes no more, with a copy of it as oneDNN likes it."""
+    """x -> x W^T + offset for a weight that changes no more, with a copy of it laid out for this CPU."""
     weight, offset = weight.detach(), None if offset is None else offset.detach()
-    laid_out = machine.packed_weight(weight)
-    if weight.dtype != torch.float32 or not machine.turns() or len(weight) > WIDE:
-        return lambda x: machine.packed_product(x, laid_out, offset)
-    few, most = of_few_rows(weight, offset), FEW * weight.shape[1]
-    return lambda x: few(x) if x.numel() <= most else machine.packed_product(x, laid_out, offset)
+    if weight.dtype != torch.float32:
+        return _packed(weight, offset)
+    names, width = OF_WIDE if len(weight) > WIDE else _quickest(), weight.shape[1]
+    made = {name: WAYS[name](weight, offset) for name in names}
+    one, few, some, more = (made[name] for name in names)
+    at_one, at_few, at_some = (rows * width for rows in UP_TO)
+
+    def product(x: Tensor) -> Tensor:
+        size = x.numel()
+        if size <= at_few:
+            return one(x) if size <= at_one else few(x)
+        return some(x) if size <= at_some else more(x)
+
+    return product
+
+
+def of_few_rows(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
+    """x -> x W^T + offset for a handful of rows."""
+    return WAYS[_quickest()[1]](weight, offset)
 
 
 def in_eight_bits(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
@@ -58,15 +77,70 @@ def in_eight_bits(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | No
     return lambda x: machine.int8_product(x, laid_out)
 
 
-def of_few_rows(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
-    """x -> x W^T + offset for a handful of rows, with the weight as it lies."""
-    width, turned = weight.shape[1], machine.turns()
+def _as_it_lies(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
+    return lambda x: functional.linear(x, weight, offset)
+
+
+def _from_the_other_side(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
+    """(W x^T)^T."""
+    width = weight.shape[1]
     column = weight.new_zeros(1, 1) if offset is None else offset[:, None]
 
     def product(x: Tensor) -> Tensor:
-        if x.numel() == width or not turned:
-            return functional.linear(x, weight, offset)
-        y = torch.addmm(column, weight, x.view(-1, width).t())
+        y = torch.addmm(column, weight, x.reshape(-1, width).t())
         return y.t().contiguous().view(*x.shape[:-1], -1)
 
     return product
+
+
+def _transposed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
+    """With a copy of the weight, column after column."""
+    width, across = weight.shape[1], weight.t().contiguous()
+
+    def product(x: Tensor) -> Tensor:
+        rows = x.reshape(-1, width)
+        y = torch.mm(rows, across) if offset is None else torch.addmm(offset, rows, across)
+        return y.view(*x.shape[:-1], -1)
+
+    return product
+
+
+def _packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
+    """With a copy of the weight as oneDNN likes it."""
+    laid_out = machine.packed_weight(weight)
+    return lambda x: machine.packed_product(x, laid_out, offset)
+
+
+Way = Callable[[Tensor, Tensor | None], Product]
+COPIES: dict[str, Way] = {"packed": _packed, "transposed": _transposed}
+OF_WIDE = ("as it lies", "packed", "packed", "packed")
+WAYS: dict[str, Way] = {"as it lies": _as_it_lies, "from the other side": _from_the_other_side, **COPIES}
+
+
+@functools.cache
+def _quickest() -> tuple[str, ...]:
+    """The way to go for each class of rows, and for more of them than in any class, on this CPU; timed once."""
+    copy = _better_copy()
+    weight, offset = torch.randn(SHAPE), torch.zeros(SHAPE[0])
+    made = {name: way(weight, offset) for name, way in WAYS.items() if name == copy or name not in COPIES}
+
+    def quickest(rows: int) -> str:
+        x = torch.randn(rows, SHAPE[1])
+        seconds = {name: machine.shortest(functools.partial(way, x)) for name, way in made.items()}
+        best = min(seconds, key=lambda name: seconds[name])
+        return best if seconds[best] < GAIN * seconds["as it lies"] else "as it lies"
+
+    return (*(quickest(rows) for rows in TIMED), copy)
+
+
+@functools.cache
+def _better_copy() -> str:
+    """How a weight is laid out, where it is: one copy is enough."""
+    weight, some, many = torch.randn(SHAPE), torch.randn(TIMED[-1], SHAPE[1]), torch.randn(MANY, SHAPE[1])
+
+    def seconds_a_row(way: Way) -> float:
+        product = way(weight, None)
+        return sum(machine.shortest(functools.partial(product, x)) / len(x) for x in (some, many))
+
+    seconds = {name: seconds_a_row(way) for name, way in COPIES.items()}
+    return min(seconds, key=lambda name: seconds[name])

@@ -28,7 +28,9 @@ class Move:
     def apply(self, held: Float[Tensor, "old N ..."], used: int) -> Float[Tensor, "new N ..."]:
         """The new rows, of which the first `used` entries count: in place, unless there are more of them than before."""
         if len(self.rows) > len(held):
-            return held[self.rows]
+            more = held.new_empty(len(self.rows), *held.shape[1:])
+            more[:, :used] = held[:, :used][self.rows]
+            return more
         if len(self._to):
             entries = held[:, :used]
             entries.index_copy_(0, self._to, entries.index_select(0, self._from))
