@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.train.conftest import Listener, Whole, journal, sentences, weights, write
 
 from qkv.error import QkvError
@@ -83,6 +85,19 @@ def test_a_crash_at_any_step_changes_nothing(
     watch = resumed(whole.run, tmp_path)
     assert watch.heard(f"going on from step {gone_on_from}")
     same(tmp_path, whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_crash_changes_nothing_but_rounding(whole: Whole, tmp_path: Path, at_step: AtStep) -> None:
+    run = replace(whole.run, device="cuda", precision="fp32")
+    train(run, tmp_path / "whole", Listener())
+    at_step(7, crash)
+    with pytest.raises(Crash):
+        train(run, tmp_path / "parts", Listener())
+    assert resumed(run, tmp_path / "parts").heard("going on from step 4")
+    found, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("parts", "whole"))
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-4)
 
 
 def test_a_crash_of_the_watch_changes_nothing(whole: Whole, tmp_path: Path) -> None:
