@@ -57,6 +57,14 @@ def test_the_ways_are_chosen_by_the_number_of_rows(monkeypatch: pytest.MonkeyPat
     assert "".join(taken) == "".join("abcd"[sum(torch.Size(shape[:-1]).numel() > most for most in UP_TO)] for shape in SHAPES)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_was_just_made_is_packed_in_no_precision(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr(module, "_quickest", lambda: (way,) * (len(UP_TO) + 1))
+    weight, offset, x = torch.randn(12, 24).double(), torch.randn(12).double(), torch.randn(4, 24).double()
+    exact = torch.nn.functional.linear(x, weight, offset)
+    torch.testing.assert_close(of_few_rows(weight, offset)(x), exact, rtol=0, atol=1e-12)
+
+
 def test_what_is_quickest_here_holds_one_copy_at_most() -> None:
     for names in (module._quickest(), module.OF_WIDE):
         assert set(names) <= set(WAYS)

@@ -67,8 +67,9 @@ def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = No
 
 
 def of_few_rows(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:
-    """x -> x W^T + offset for a handful of rows."""
-    return WAYS[_quickest()[1]](weight, offset)
+    """x -> x W^T + offset for a handful of rows, by a weight that was just made: to pack it would take longer than it saves."""
+    name = _quickest()[1]
+    return WAYS["as it lies" if name == "packed" else name](weight, offset)
 
 
 def in_eight_bits(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
