@@ -105,16 +105,18 @@ def theirs(folder: Path, threads: int, precision: str) -> Callable[[tuple[list[i
     return work
 
 
-def rate(threads: int) -> float:
-    """Bytes a second of a matrix-vector product in fp32, the best of some."""
+def rate(threads: int, size: int) -> float:
+    """Bytes a second of matrix-vector products in fp32 over matrices that come to so many bytes together, as the weights of a
+    model do: the best of some passes. One matrix alone may lie in a cache that the model is too large for."""
     torch.set_num_threads(threads)
-    matrix, vector = torch.randn(VOCABULARY, 768), torch.randn(768)
-    times = []
-    for _ in range(20):
+    matrices = [torch.randn(3072, 768) for _ in range(max(1, size // (4 * 3072 * 768)))]
+    vector, times = torch.randn(1, 768), []
+    for _ in range(10):
         start = time.perf_counter()
-        torch.mv(matrix, vector)
+        for matrix in matrices:
+            torch.nn.functional.linear(vector, matrix)
         times.append(time.perf_counter() - start)
-    return matrix.numel() * 4 / min(times)
+    return sum(matrix.numel() * 4 for matrix in matrices) / min(times)
 
 
 def contest(model: str, threads: int, rounds: int, prompt: list[int], length: int) -> dict[str, Any]:
@@ -139,10 +141,14 @@ def contest(model: str, threads: int, rounds: int, prompt: list[int], length: in
         pairs = zip(texts[f"qkv {precision}"], texts[against], strict=True)
         result[f"{precision} same tokens"] = next((i for i, (a, b) in enumerate(pairs) if a != b), length)
     read = sum(p.numel() for p in _multiplied(model))
-    speed = rate(threads)
-    result["matrix-vector GB/s"] = round(speed / 1e9, 2)
     for precision, size in (("fp32", 4), ("bf16", 2), ("int8", 1)):
+        speed = rate(threads, read * size)
+        result[f"{precision} matrix-vector GB/s"] = round(speed / 1e9, 2)
         result[f"{precision} share of bound"] = round(result[f"qkv {precision}"] * read * size / speed, 3)
+        if precision in THEIRS:
+            result[f"transformers {precision} share of bound"] = round(
+                result[f"transformers {precision}"] * read * size / speed, 3
+            )
     return result
 
 

@@ -14,21 +14,21 @@ from typing import Any
 
 import torch
 
+BF16 = ("avx512_bf16", "amx_bf16")  # what may make products in bf16 quick
+SAME = ("processor", "instructions", "bf16")
+
 
 def machine() -> dict[str, Any]:
     """What a number means nothing without."""
-    name = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "",
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    name, flags = (
+        next((value.strip() for key, _, value in lines if key.strip() == wanted), "") for wanted in ("model name", "flags")
     )
     return {
         "processor": name or platform.processor(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bf16": [flag for flag in BF16 if flag in flags.split()],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
@@ -100,17 +100,17 @@ def summary(speeds: dict[str, list[float]], ours: str, theirs: str) -> dict[str,
 
 
 class Results:
-    """A JSONL file of results; what stands in it is not measured again."""
+    """A JSONL file of results; what stands in it is not measured again on a machine of the same kind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.is_file() else []
-        self._rows = {json.dumps(row["what"], sort_keys=True): row for row in map(json.loads, lines)}
+        self._rows = {_key(row["what"], row["machine"]): row for row in map(json.loads, lines)}
 
     def measure(self, what: dict[str, Any], how: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result for `what`, measured now unless it was measured before; printed and written at once."""
-        key = json.dumps(what, sort_keys=True)
+        key = _key(what, machine())
         if key not in self._rows:
             row = {"what": what, "result": how(), "machine": machine()}
             with self.path.open("a") as file:
@@ -118,3 +118,7 @@ class Results:
             self._rows[key] = row
         print(json.dumps(self._rows[key]), flush=True)
         return self._rows[key]["result"]
+
+
+def _key(what: dict[str, Any], where: dict[str, Any]) -> str:
+    return json.dumps([what, [where.get(name) for name in SAME]], sort_keys=True)

@@ -1,8 +1,9 @@
-"""Translation speed against CTranslate2: the same weights, beam 4, fp32, the same threads, each side at its best batch size.
+"""Translation speed against CTranslate2: the same weights and precision, beam 4, the same threads, each side at its best batch
+size.
 
 python benchmarks/translation_speed.py --run RUN --source F --target F       in bulk, a trained model, both at equal BLEU
 python benchmarks/translation_speed.py --base                                one sentence at a time, a random transformer-base,
-24 tokens forced
+24 tokens forced; either with --precision int8, too
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from qkv.data.tokenizer import Tokenizer
 from qkv.decode.rule import Beam
 from qkv.decode.translate import Translator, search_all
 from qkv.interop import ctranslate2 as interop
-from qkv.model.transformer import pack
+from qkv.model.transformer import pack, quantise
 from qkv.papers.catalogue import named
 from qkv.spec.model import Joint
 from qkv.store import Stored
@@ -37,6 +38,7 @@ from qkv.train.evaluate import bleu
 MOST = 100  # tokens of a translation, for both
 PENALTY = 0.6  # ours, of GNMT: ((5 + length) / 6) ** 0.6
 THEIR_PENALTY = 0.43  # CTranslate2 divides by length ** p: with this p the two prefer the same lengths at 13 tokens
+THEIR_NAME = {"fp32": "float32", "int8": "int8"}
 LARGE = 2**31  # positions, more than a sentence has
 OURS = (4096, 8192, 16384)
 THEIRS = (16, 32, 64, 128, 256)  # sentences; each with all threads on one batch, and with as many batches as threads
@@ -52,12 +54,12 @@ class Job:
     beside: bool = False  # of CTranslate2: several batches beside each other, each with one thread
 
 
-def ours(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[list[int]]]]:
+def ours(model: Path | int, threads: int, precision: str) -> Callable[[Job], tuple[float, list[list[int]]]]:
     """Our side."""
     device.prepare(threads)
-    translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision="fp32")
-    if isinstance(model, int):  # `load` packs by itself
-        pack(translator.model)
+    translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision=precision)
+    if isinstance(model, int):  # `load` does this by itself
+        (quantise if precision == "int8" else pack)(translator.model)
 
     def work(job: Job) -> tuple[float, list[list[int]]]:
         rule = Beam(4, PENALTY, least=job.forced, most=job.forced or MOST)
@@ -75,12 +77,12 @@ def ours(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[l
     return work
 
 
-def theirs(model: Path | int, threads: int) -> Callable[[Job], tuple[float, list[list[int]]]]:
+def theirs(model: Path | int, threads: int, precision: str) -> Callable[[Job], tuple[float, list[list[int]]]]:
     """CTranslate2, with the same weights."""
     translator = random_base(model) if isinstance(model, int) else qkv.load(model, device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
         interop.export(translator, Path(folder) / "exported")
-        path, how = str(Path(folder) / "exported"), {"device": "cpu", "compute_type": "float32"}
+        path, how = str(Path(folder) / "exported"), {"device": "cpu", "compute_type": THEIR_NAME[precision]}
         together = ctranslate2.Translator(path, inter_threads=1, intra_threads=threads, **how)
         beside = ctranslate2.Translator(path, inter_threads=threads, intra_threads=1, **how)
     entries = translator.source.entries()
@@ -111,6 +113,11 @@ def random_base(vocabulary: int) -> Translator:
     entries = {entry: i for i, entry in enumerate([*SPECIALS, *(f"w{i}" for i in range(vocabulary - len(SPECIALS)))])}
     tokenizer = Tokenizer(Raw(models.WordLevel(entries, unk_token="<unk>")))
     return Translator(Stored(qkv.build(named("transformer-base", Joint(vocabulary))).eval(), tokenizer, tokenizer))
+
+
+def both(model: Path | int, threads: int, precision: str) -> dict[str, Worker]:
+    """Each side in a process of its own."""
+    return {name: Worker(side, model, threads, precision) for name, side in (("qkv", ours), ("ctranslate2", theirs))}
 
 
 def contest(sides: dict[str, Worker], jobs: dict[str, Job], rounds: int) -> dict[str, Any]:
@@ -144,20 +151,27 @@ def main() -> None:
     parser.add_argument("--source")
     parser.add_argument("--target")
     parser.add_argument("--base", action="store_true")
+    parser.add_argument("--precision", choices=list(THEIR_NAME), default="fp32", help="of both sides")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/translation_speed.jsonl"))
     options = parser.parse_args()
     results = Results(options.results)
-    settings = {"beam": 4, "precision": "fp32", "threads": options.threads, "most": MOST, "ctranslate2": ctranslate2.__version__}
+    settings = {
+        "beam": 4,
+        "precision": options.precision,
+        "threads": options.threads,
+        "most": MOST,
+        "ctranslate2": ctranslate2.__version__,
+    }
     if options.base:
-        sides = {"qkv": Worker(ours, 33288, options.threads), "ctranslate2": Worker(theirs, 33288, options.threads)}
+        sides = both(33288, options.threads, options.precision)
         sources = torch.randint(4, 33288, (8, 24), generator=torch.Generator().manual_seed(0)).tolist()
         job = Job(sources, forced=24)
         what = {"job": "one at a time, random transformer-base, 24 tokens forced, tokens/s", **settings}
         results.measure(what, lambda: contest(sides, dict.fromkeys(sides, job), options.rounds))
     if options.run:
-        sides = {"qkv": Worker(ours, options.run, options.threads), "ctranslate2": Worker(theirs, options.run, options.threads)}
+        sides = both(options.run, options.threads, options.precision)
         translator = qkv.load(options.run, device="cpu", precision="fp32")
         lines, targets = list(read_lines(options.source)), list(read_lines(options.target))
         what = {"job": f"in bulk, {options.run.name}, {len(lines)} sentences", **settings}
