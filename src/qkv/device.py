@@ -101,15 +101,38 @@ def packed_product(x: Tensor, packed: Tensor, offset: Tensor | None) -> Tensor:
 def int8_weight(weight: Tensor, offset: Tensor | None) -> Any:
     """A weight in eight bits with a scale for each of its rows, as `int8_product` wants it. Raises QkvError where PyTorch was
     built without a library for such products."""
-    if not INT8_ENGINES & set(torch.backends.quantized.supported_engines):
+    if not has_int8():
         raise QkvError("this build of PyTorch has no products in eight bits: leave out --precision int8")
     weight = weight.detach().float()
-    scales = (weight.abs().amax(1) / 127).clamp(min=1e-12).double()
+    scales = _steps(weight).double()
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch means to replace these tensors some day; a test holds them to the reference
         rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
     return torch.ops.quantized.linear_prepack(rounded, None if offset is None else offset.detach().float())
+
+
+def has_int8() -> bool:
+    """Whether this build of PyTorch has products in eight bits."""
+    return bool(INT8_ENGINES & set(torch.backends.quantized.supported_engines))
+
+
+def _steps(weight: Tensor) -> Tensor:
+    """What lies between two neighbours of the 255 numbers to which each row of a weight is rounded."""
+    return (weight.abs().amax(1) / 127).clamp(min=1e-12)
+
+
+def int8_distances(weight: Tensor) -> Tensor:
+    """How far each row of a weight is from what `int8_weight` rounds it to."""
+    weight = weight.detach().float()
+    steps = _steps(weight)[:, None]
+    return (weight - (weight / steps).round_().mul_(steps)).norm(dim=1)
+
+
+def int8_step(x: Tensor) -> float:
+    """How far `int8_product` rounds any number of x at most: half a step of its range, and as much again since 0 stays 0."""
+    least, most = x.aminmax()
+    return (max(0.0, most.item()) - min(0.0, least.item())) / (127 if saturates() else 255)
 
 
 def int8_product(x: Tensor, packed: Any) -> Tensor:

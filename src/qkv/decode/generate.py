@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from qkv.decode.beam import write_on
 from qkv.decode.contrast import Contrastive, contrasted
 from qkv.decode.diverse import Diverse, diverse
 from qkv.decode.likelihood import Window, places, surprises
 from qkv.decode.load import misused
+from qkv.decode.peak import Peak
 from qkv.decode.rule import Beam
 from qkv.decode.sample import PADDING, Ban, Dice, Rule, apply_all, draw, greedy
 from qkv.decode.speculate import Speculative, speculated
@@ -120,7 +124,7 @@ class Writer:
         given, shown = self.given(prompt), ""
         tokens: list[int] = []
         order = _Order(how, self._all(rules), length, tuple(stop))
-        page = _Page(self.model, [given], [key_of(0, 0)], order, self.symbols.pad)
+        page = _Page(self, [given], [key_of(0, 0)], order)
         for _ in range(self._room(given, length)):
             (token,) = page.next()
             if token == self.symbols.end:
@@ -147,6 +151,11 @@ class Writer:
         window = Window(context, context if context > len(ids) else max(1, context // 2))
         return -surprises(self.model, ids, self.symbols, window).sum().item()
 
+    @cached_property
+    def peak(self) -> Peak:
+        """The likeliest token without all scores."""
+        return Peak(self.model)
+
     def given(self, prompt: str) -> list[int]:
         """What the model is given before the first token that it writes."""
         ids = [*self.symbols.opening, *(self.tokenizer.encode([prompt])[0] if prompt else [])] or [self.symbols.start]
@@ -162,7 +171,7 @@ class Writer:
 
     def _written(self, given: list[list[int]], keys: list[int], order: _Order) -> list[Continuation]:
         """A batch of prompts, written on token by token until all are done; those that are leave it."""
-        page = _Page(self.model, given, keys, order, self.symbols.pad)
+        page = _Page(self, given, keys, order)
         tokens: list[list[int]] = [[] for _ in given]
         done: dict[int, Continuation] = {}
         going = list(range(len(given)))
@@ -239,9 +248,10 @@ class _Page:
     """Texts that are written on beside each other, a token of each at a time."""
 
     @torch.inference_mode()
-    def __init__(self, model: DecoderOnly, given: Sequence[Sequence[int]], keys: Sequence[int], order: _Order, pad: int) -> None:
-        self._session, self._last = open_texts(model, given, pad)
+    def __init__(self, writer: Writer, given: Sequence[Sequence[int]], keys: Sequence[int], order: _Order) -> None:
+        self._session, self._last = open_texts(writer.model, given, writer.symbols.pad)
         self._order, self._keys, self._step = order, list(keys), 0
+        self._choose = self._choice(writer, len(given))
         self._looks = len(order.rules) > 1  # the rule that is always there looks at no history
         longest = max(map(len, given))
         self._history = torch.tensor([[*[PADDING] * (longest - len(ids)), *ids] for ids in given], device=self._last.device)
@@ -249,12 +259,27 @@ class _Page:
     @torch.inference_mode()
     def next(self) -> list[int]:
         """The next token of every text."""
-        how, logits = self._order.how, apply_all(self._order.rules, self._session.step(self._last), self._history)
-        self._last = draw(logits, Dice(how.seed).uniform(self._keys, self._step)) if isinstance(how, Sample) else greedy(logits)
+        self._last = self._choose(self._session.hidden(self._last))
         self._step += 1
         if self._looks:
             self._history = torch.cat([self._history, self._last[:, None]], 1)
         return self._last.tolist()
+
+    def _choice(self, writer: Writer, rows: int) -> Callable[[Float[Tensor, "R D"]], Int[Tensor, " R"]]:
+        """How the next tokens come of what the model makes of the last ones."""
+        order, device = self._order, self._last.device
+        bans = [rule for rule in order.rules if isinstance(rule, Ban)]
+        plain = isinstance(order.how, Greedy) and len(bans) == len(order.rules)
+        if not plain or not Peak.serves(writer.model, rows, order.length):
+            return self._of_all
+        entries = writer.model.output.weight.shape[0]
+        allowed = torch.stack([ban.others(entries, device) for ban in bans]).all(0)
+        return lambda hidden: writer.peak(hidden, allowed)
+
+    def _of_all(self, hidden: Float[Tensor, "R D"]) -> Int[Tensor, " R"]:
+        """The next tokens, chosen among all by the rules."""
+        how, logits = self._order.how, apply_all(self._order.rules, self._session.logits(hidden), self._history)
+        return draw(logits, Dice(how.seed).uniform(self._keys, self._step)) if isinstance(how, Sample) else greedy(logits)
 
     @torch.inference_mode()
     def keep(self, places: list[int]) -> None:

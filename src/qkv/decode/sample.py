@@ -194,7 +194,11 @@ class Ban:
 
     def apply(self, logits: Float[Tensor, "R V"], history: Int[Tensor, "R T"]) -> Float[Tensor, "R V"]:
         """The logits of all other tokens."""
-        return _only(logits, _but(tuple(self.tokens), logits.shape[1], logits.device))
+        return _only(logits, self.others(logits.shape[1], logits.device))
+
+    def others(self, entries: int, device: torch.device) -> Bool[Tensor, " V"]:
+        """Which of so many tokens are not banned."""
+        return _but(tuple(self.tokens), entries, device)
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,14 @@ def of_few_rows(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None
     return WAYS["as it lies" if name == "packed" else name](weight, offset)
 
 
-def in_eight_bits(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> Product:
+class InEightBits:
     """x -> x W^T + offset, with W rounded to eight bits, row by row."""
-    laid_out = machine.int8_weight(weight, offset)
-    return lambda x: machine.int8_product(x, laid_out)
+
+    def __init__(self, weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = None) -> None:
+        self._laid_out = machine.int8_weight(weight, offset)
+
+    def __call__(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
+        return machine.int8_product(x, self._laid_out)
 
 
 def _as_it_lies(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None) -> Product:

@@ -16,7 +16,7 @@ from qkv.model.depth import Stack
 from qkv.model.dropout import Noise
 from qkv.model.embedding import Embedding, Table
 from qkv.model.initialise import initialise
-from qkv.model.linear import Linear, in_eight_bits, packed
+from qkv.model.linear import InEightBits, Linear, packed
 from qkv.model.output import Output
 from qkv.model.state import State
 from qkv.model.trace import Trace
@@ -229,9 +229,9 @@ def quantise(model: AnyModel) -> None:
     """
     for module in model.modules():
         if isinstance(module, Linear):
-            module.packed = in_eight_bits(module.weight, module.bias)
+            module.packed = InEightBits(module.weight, module.bias)
     if not isinstance(model, Classifier):
-        model.output.packed = in_eight_bits(model.output.weight)
+        model.output.packed = InEightBits(model.output.weight)
 
 
 @overload
