@@ -14,7 +14,7 @@ from torch import Tensor
 import qkv
 from qkv import device
 from qkv.attention.sight import Plain
-from qkv.model.linear import in_eight_bits
+from qkv.model.linear import InEightBits
 from qkv.model.transformer import AnyModel, build, quantise
 from qkv.papers.bert import bert
 from qkv.papers.gpt import gpt
@@ -42,7 +42,7 @@ def test_a_product_is_as_near_as_its_steps_are_small(shape: tuple[int, ...], off
     weight = torch.randn(96, 64, generator=generator) * torch.logspace(-4, 2, 96)[:, None]
     weight[7] = 0.0
     given = torch.randn(96, generator=generator) if offset else None
-    product = in_eight_bits(weight, given)
+    product = InEightBits(weight, given)
     for x in (torch.randn(shape, generator=generator), torch.rand(shape, generator=generator) + 3, torch.full(shape, 5.0)):
         exact = torch.nn.functional.linear(x, weight, given)
         found = product(x)
@@ -99,7 +99,7 @@ def said(model: AnyModel, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["decoder", "encoder", "classifier", "pairs"])
-def test_a_model_in_eight_bits_says_nearly_the_same(name: str) -> None:
+def test_a_model_InEightBits_says_nearly_the_same(name: str) -> None:
     model = models()[name]
     ids = torch.randint(4, 200, (8, 30), generator=torch.Generator().manual_seed(2))
     exact = said(model, ids).flatten(0, -2)
