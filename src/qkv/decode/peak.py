@@ -1,9 +1,9 @@
 """The likeliest token without all scores.
 
-To choose greedily takes one number out of as many as the vocabulary has entries. To compute them all, the whole table is read from
-memory, which for a small model is a third of what a token costs. Here they are computed in eight bits first, which reads a quarter
-of it; how far each can be off is known (Cauchy and Schwarz), and those that can be the largest, a few hundred, are computed in
-full. What comes of it is the largest score, not nearly the largest.
+To choose greedily takes one number out of as many as the vocabulary has entries. To compute them all, the whole table is read
+from memory, which for a small model is a third of what a token costs. Here they are computed in eight bits first, which reads a
+quarter of it; how far each can be off is known (Cauchy and Schwarz), and those that can be the largest, a few hundred, are
+computed in full. What comes of it is the largest score, not nearly the largest.
 """
 
 from __future__ import annotations
