@@ -47,18 +47,20 @@ def made(seed: int, *changes: str) -> DecoderOnly:
     close=st.booleans(),
 )
 def test_it_is_the_largest_of_all(seed: int, rows: int, dtype: torch.dtype, change: str, banned: set[int], close: bool) -> None:
-    model = made(seed, change).to(dtype)
+    model, generator = made(seed, change).to(dtype), torch.Generator().manual_seed(seed)
     if close:  # entries that all but the last bits call the same
-        model.output.weight.data[1:] = model.output.weight.data[0] * (1 + 1e-4 * torch.randn(ENTRIES - 1, 1)).to(dtype)
-    hidden = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        away = 1e-4 * torch.randn(ENTRIES - 1, 1, generator=generator)
+        model.output.weight.data[1:] = model.output.weight.data[0] * (1 + away).to(dtype)
+    hidden = torch.randn(rows, WIDTH, generator=generator).to(dtype)
     allowed = torch.ones(ENTRIES, dtype=torch.bool)
     allowed[list(banned)] = False
     with torch.inference_mode():
         scores = model.logits(hidden).masked_fill(~allowed, -torch.inf)
         found = Peak(model)(hidden, allowed)
     assert allowed[found].all()
-    mine, largest = scores.gather(1, found[:, None])[:, 0].double(), scores.amax(1).double()
-    torch.testing.assert_close(mine, largest, rtol=torch.finfo(dtype).eps * 8, atol=0)
+    lost = scores.amax(1).double() - scores.gather(1, found[:, None])[:, 0].double()
+    summed = hidden.double().norm(dim=1) * model.output.weight.double().norm(dim=1).max()  # what the roundings are a part of
+    assert (lost <= 8 * torch.finfo(dtype).eps * summed).all()
 
 
 def test_few_are_computed_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,14 @@ def test_what_was_just_made_is_packed_in_no_precision(monkeypatch: pytest.Monkey
     torch.testing.assert_close(of_few_rows(weight, offset)(x), exact, rtol=0, atol=1e-12)
 
 
+def test_a_weight_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out: list[int] = []
+    monkeypatch.setattr(module, "_quickest", lambda: ("a", "b", "b", "b"))
+    monkeypatch.setattr(module, "WAYS", dict.fromkeys("ab", lambda weight, offset: laid_out.append(1) or torch.neg))
+    packed(torch.zeros(6, 24))
+    assert len(laid_out) == 2
+
+
 def test_what_is_quickest_here_holds_one_copy_at_most() -> None:
     for names in (module._quickest(), module.OF_WIDE):
         assert set(names) <= set(WAYS)

@@ -53,7 +53,7 @@ def packed(weight: Float[Tensor, "E D"], offset: Float[Tensor, " E"] | None = No
     if weight.dtype != torch.float32:
         return _packed(weight, offset)
     names, width = OF_WIDE if len(weight) > WIDE else _quickest(), weight.shape[1]
-    made = {name: WAYS[name](weight, offset) for name in names}
+    made = {name: WAYS[name](weight, offset) for name in set(names)}
     one, few, some, more = (made[name] for name in names)
     at_one, at_few, at_some = (rows * width for rows in UP_TO)
 
