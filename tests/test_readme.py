@@ -18,6 +18,9 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(?:\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
+WORDS = ["night", "dark", "light", "day", "late", "early"]
+
+
 def commands() -> list[str]:
     """The command lines of the section on one's own text."""
     block = next(block for block in BLOCKS if "qkv train translate --source" in block)
@@ -48,8 +51,7 @@ def test_the_commands_on_your_own_text_run(tmp_path: Path, monkeypatch: pytest.M
 def test_the_commands_of_the_three_shapes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
-    words = ["night", "dark", "light", "day", "late", "early"]
-    lines = [f"It was a {a} and {b} one, said {a}." for a in words for b in words]
+    lines = [f"It was a {a} and {b} one, said {a}." for a in WORDS for b in WORDS]
     for name, text in (("book.txt", lines), ("other.txt", lines[:5]), ("lines.txt", lines[:3]), ("train.en", lines)):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in text))
     (tmp_path / "train.de").write_text("".join(f"{line.upper()}\n" for line in lines))
@@ -80,6 +82,41 @@ def test_every_option_it_names_exists() -> None:
 def test_the_table_of_models_is_what_is_printed() -> None:
     printed = CliRunner().invoke(app, ["models"]).stdout
     assert printed.strip() in README
+
+
+STORIES = (
+    "1 Mary moved to the bathroom.\n2 Where is Mary? \tbathroom\t1\n1 John went to the hallway.\n2 Where is John? \thallway\t1\n"
+)
+
+
+def test_the_page_on_depth_as_time_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
+    for name in ("train.en", "train.de"):
+        lines = [f"A {a} man on a {b} ladder." for a in WORDS for b in WORDS]
+        (tmp_path / name).write_text("".join(f"{line if name.endswith('en') else line.upper()}\n" for line in lines))
+    for name in ("qa1_train.txt", "qa1_test.txt"):
+        (tmp_path / name).write_text(STORIES * 9)
+    page = (Path(__file__).parents[1] / "docs" / "universal.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert parse(blocks[0][1].strip()) == named("universal-tiny", Joint(10000))
+    for line in (line for kind, block in blocks for line in block.splitlines() if not kind):
+        said = (
+            line.replace("$'", "'")
+            .replace("longest=400", "longest=9")
+            .replace("--minutes 30", "--number 200 --steps 2")
+            .replace("--epochs 20", "--steps 2")
+        )
+        arguments = [part.replace("\\n", "\n") for part in shlex.split(said)[1:]]
+        if arguments[0] == "train":
+            arguments += ["--set", "width=16", "--set", "*.hidden=8", "--set", "evaluation.sentences=3"]
+            arguments += ["--steps", "2"] if "--steps" not in arguments else []
+        if "evaluate" in arguments and "--world" in arguments:
+            arguments += ["--number", "3"]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+    (example,) = (block for kind, block in blocks[1:] if kind == "python")
+    exec(example, {})
 
 
 @pytest.mark.parametrize("name", ["gpt-tiny", "bert-tiny"])

@@ -185,7 +185,7 @@ def test_each_shape_says_what_it_is_to_be_given(ask: Ask, runs: Runs, trained: T
             if name != fitting:
                 refused(ask("evaluate", folder, *options), f"is {shape}: give {fitting}")
     for wrong in ([], ["--source", text.valid_source], ["--text", runs.valid, "--table", runs.table]):
-        refused(ask("evaluate", runs.language, *wrong), "give --source and --target for a translator, --text for a language")
+        refused(ask("evaluate", runs.language, *wrong), "give --source and --target or --world for a translator, --text for")
 
 
 def test_score_says_what_it_is_to_be_given(ask: Ask, runs: Runs, trained: Trained, text: Text) -> None:

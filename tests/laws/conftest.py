@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -13,30 +13,54 @@ from torch import Tensor
 from qkv.attention.sight import Padded, Plain
 from qkv.model.transformer import AnyModel, EncoderDecoder, build
 from qkv.papers.catalogue import CATALOGUE
+from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Stays
 from qkv.spec.model import Classifier, FirstToken, Joint, Separate, SourceAndTarget, Untied, Vocabulary
 from qkv.spec.model import DecoderOnly as DecoderSpec
 from qkv.spec.model import EncoderDecoder as PairSpec
 from qkv.spec.model import Model as Spec
-from qkv.spec.part import GELU, Attention, Block, FeedForward, MemoryAttention, PostNorm, PreNorm, Stack, Sublayer, Swish
-from qkv.spec.position import ALiBi, Learned, NoPosition, Relative, Rotary
+from qkv.spec.part import (
+    GELU,
+    Attention,
+    Block,
+    Depth,
+    FeedForward,
+    MemoryAttention,
+    PostNorm,
+    PreNorm,
+    Recurrence,
+    SeparableFeedForward,
+    Stack,
+    Sublayer,
+    Swish,
+)
+from qkv.spec.position import ALiBi, Coordinates, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
-HIDDEN, HEADS, DEPTH = 32, 8, 2
+HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
+# both choices of what comes out of a position, and both of what others see of one that has halted
+RULES: dict[str, Halting] = {
+    f"{type(output).__name__}, {type(halted).__name__}": Halt(0.9, output, halted, bias=0.0)
+    for output in (Interpolated(), Mean())
+    for halted in (GoesOn(), Stays())
+}
+STAYS, GOES_ON = "Interpolated, Stays", "Mean, GoesOn"
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 def _small(sublayer: Sublayer, heads: int = HEADS) -> Sublayer:
-    if isinstance(sublayer, FeedForward):
+    if isinstance(sublayer, FeedForward | SeparableFeedForward):
         return replace(sublayer, hidden=HIDDEN)
     few = min(sublayer.heads, heads)
     return replace(sublayer, heads=few, **({"head_width": 4} if isinstance(sublayer.head_width, int) else {}))
 
 
-def _each(stack: Stack, change: Callable[[Block], Block]) -> Stack:
+def _each(stack: Depth, change: Callable[[Block], Block]) -> Depth:
+    if isinstance(stack, Recurrence):
+        return replace(stack, block=change(stack.block))
     return Stack(*(change(block) for block in stack.blocks), depth=stack.depth, bias=stack.bias)
 
 
-def _everywhere(spec: AnySpec, change: Callable[[Stack], Stack]) -> AnySpec:
+def _everywhere(spec: AnySpec, change: Callable[[Depth], Depth]) -> AnySpec:
     sides = [name for name in ("encoder", "decoder") if hasattr(spec, name)]
     return replace(spec, **{name: change(getattr(spec, name)) for name in sides})
 
@@ -63,7 +87,9 @@ def shrunk(spec: AnySpec) -> AnySpec:
     def small(block: Block) -> Block:
         return Block(*map(_small, block.sublayers), norm=block.norm, dropout=block.dropout)
 
-    def shallow(stack: Stack) -> Stack:
+    def shallow(stack: Depth) -> Depth:
+        if isinstance(stack, Recurrence):
+            return replace(stack, block=small(stack.block), steps=STEPS)
         return Stack(*map(small, stack.blocks), depth=min(stack.depth, max(DEPTH, len(stack.blocks))), bias=stack.bias)
 
     cut = _everywhere(spec, shallow)
@@ -101,6 +127,23 @@ def _unequal(spec: PairSpec) -> PairSpec:
     other = Block(FeedForward(8), Attention(4, pattern, offset=True), MemoryAttention(2), norm=PostNorm(1e-6), dropout=0.0)
     embedding = replace(spec.embedding, scale=False)
     return replace(spec, embedding=embedding, encoder=Stack(narrow, depth=1), decoder=Stack(first, other, depth=3))
+
+
+def _convolved(block: Block) -> Block:
+    """The same with separable convolutions in place of linear maps."""
+    pattern = next(s.pattern for s in block.sublayers if isinstance(s, Attention))
+    other = (SeparableFeedForward(24, 2, 3, pattern=pattern) if isinstance(s, FeedForward) else s for s in block.sublayers)
+    return Block(*other, norm=block.norm, dropout=block.dropout)
+
+
+def _recurrent(spec: AnySpec, **choices: Any) -> AnySpec:
+    """The same with one block again and again, or, where it is so already, with other choices."""
+
+    def again(depth: Depth) -> Depth:
+        made = depth if isinstance(depth, Recurrence) else Recurrence(depth.blocks[0], STEPS)
+        return replace(made, **choices)
+
+    return _everywhere(replace(spec, embedding=replace(spec.embedding, position=NoPosition())), again)
 
 
 def variants(name: str) -> Iterator[tuple[str, Spec]]:
@@ -151,6 +194,25 @@ def specs() -> dict[str, Spec]:
         "grouped heads": _attending(gpt, kv_heads=2, head_width=6),
         "untied decoder": replace(_in_all(gpt, _swish), tie=Untied()),
         "untied encoder, ALiBi": replace(_attending(bert, bias=ALiBi()), tie=Untied()),
+        "convolved": _in_all(pair, _convolved),
+        "convolved decoder": _in_all(gpt, _convolved),
+        "convolved encoder": _in_all(bert, _convolved),
+        "universal, trained signal": _recurrent(pair, signal=Coordinates(Learned(64), LearnedStep())),
+        "universal without signal": _recurrent(pair, signal=NoSignal()),
+        "universal decoder": _recurrent(gpt),
+        "universal decoder, trained signal": _recurrent(gpt, signal=Coordinates(Learned(64), LearnedStep())),
+        "universal encoder": _recurrent(bert),
+        **{f"universal, {name}": _recurrent(pair, halt=rule) for name, rule in RULES.items()},
+        **{
+            f"{shape}, convolved, {name}": _in_all(_recurrent(spec, halt=RULES[name]), _convolved)
+            for shape, spec in (("universal", pair), ("universal decoder", gpt), ("universal encoder", bert))
+            for name in (STAYS, GOES_ON)
+        },
+        **{
+            f"{shape}, {name}": _recurrent(spec, halt=RULES[name])
+            for shape, spec in (("universal decoder", gpt), ("universal encoder", bert))
+            for name in (STAYS, GOES_ON)
+        },
         "classifier": Classifier(JOINT, bert.width, bert.embedding, bert.encoder, ("yes", "no", "perhaps")),
         "classifier by its first token": Classifier(JOINT, bert.width, bert.embedding, bert.encoder, ("yes", "no"), FirstToken()),
     }

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qkv.papers.catalogue import CATALOGUE, named
 from qkv.papers.transformer import transformer
+from qkv.papers.universal import universal
 from qkv.spec import plain
 from qkv.spec.count import cache_bytes, flops, parameters
+from qkv.spec.halt import Halt
 from qkv.spec.model import EncoderDecoder, Joint, Separate
-from qkv.spec.part import PreNorm
-from qkv.spec.position import Learned
+from qkv.spec.model import sides as sides_of
+from qkv.spec.part import PreNorm, Recurrence, Stack
+from qkv.spec.position import Coordinates, Learned, LearnedStep
 
 # width 4, hidden 6, one block on each side, 10 entries
 ATTENTION = 4 * 4 * 4
@@ -57,4 +62,24 @@ def test_twice_the_parameters_that_multiply_are_about_the_operations_of_a_short_
     sides = 2 if isinstance(spec, EncoderDecoder) else 1
     looked_up = sides * (spec.width * (spec.embedding.segments + (position.longest if isinstance(position, Learned) else 0)))
     entries = 37000 if spec.output.offset else 0
-    assert flops(spec, length=1) == pytest.approx(2 * (parameters(spec) - looked_up - entries), rel=0.01)
+    unrolled = replace(spec, **{name: Stack(*depth.tiled(), depth=len(depth.tiled())) for name, depth in sides_of(spec).items()})
+    counted = parameters(spec if not any(isinstance(depth, Recurrence) for depth in sides_of(spec).values()) else unrolled)
+    assert flops(spec, length=1) == pytest.approx(2 * (counted - looked_up - entries), rel=0.01)
+
+
+def test_a_recurrence_is_one_block_that_works_at_every_step() -> None:
+    recurrent = universal(Joint(10), width=4, hidden=6, heads=2, steps=5)
+    assert parameters(recurrent) == 348 + 40
+    assert flops(recurrent, length=8) == 5 * (1040 - 2 * 4 * 10) + 2 * 4 * 10
+    assert cache_bytes(recurrent, length=8) == (5 * 2 * 4 + 2 * 4) * 8 * 4, "the memory is projected once"
+    halting = universal(Joint(10), width=4, hidden=6, heads=2, steps=5, halt=Halt(), norm=PreNorm())
+    assert parameters(halting) == 348 + 40 + 2 * 8 + 2 * 5
+    trained = universal(Joint(10), width=4, hidden=6, heads=2, steps=5, signal=Coordinates(Learned(7), LearnedStep()))
+    assert parameters(trained) == 348 + 40 + 2 * (7 + 5) * 4
+
+
+def test_separable_convolutions_by_hand() -> None:
+    plain_one = universal(Joint(10), width=4, hidden=6, heads=2)
+    convolved = plain.change(plain_one, "encoder.block.sublayers.1=SeparableFeedForward(6)")
+    assert parameters(convolved) == 348 + 40 + 3 * 4 + 5 * 6
+    assert flops(convolved, length=8) - flops(plain_one, length=8) == 6 * 2 * (3 * 4 + 5 * 6)

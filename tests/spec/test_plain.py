@@ -255,7 +255,7 @@ def test_the_nearest_model_is_named() -> None:
         lambda: Files(("a", "b"), ("c",)),
         lambda: Pairs(("a",), ("x", "x")),
         lambda: HeldOut(1.0),
-        lambda: Tokenizer("words"),
+        lambda: Tokenizer("word"),
     ],
 )
 def test_a_value_that_makes_no_sense_cannot_be_made(wrong: Any) -> None:

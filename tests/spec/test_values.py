@@ -13,7 +13,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import data, model, objective, part, plain, position, run, score
+from qkv.spec import data, halt, model, objective, part, plain, position, run, score, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full
@@ -33,23 +33,33 @@ EXAMPLES: list[Any] = [
     FeedForward(12, part.Swish(), False, True),
     Block(Attention(8), FeedForward(9), norm=PreNorm(), dropout=0.25),
     Stack(Block(Attention(2)), Block(FeedForward(3)), depth=5, bias=Relative(8, 20, False)),
+    part.SeparableFeedForward(12, 4, 6, part.GELU(), Causal(), False),
+    *(halt.AllSteps(), halt.Interpolated(), halt.Mean(), halt.GoesOn(), halt.Stays()),
+    halt.Halt(0.8, halt.Mean(), halt.Stays(), 0.1, 1.0),
+    part.Recurrence(Block(Attention(2), norm=PreNorm()), 5, position.NoSignal(), halt.Halt(bias=1.0)),
+    *(position.Coordinates(Learned(9), position.LearnedStep()), position.LearnedStep(), position.NoSignal()),
     *(Full(), Causal(), score.Dot(), score.ScaledDot()),
     *(position.Sinusoid(50.0), Learned(512), NoPosition(), Rotary(20.0), position.NoRotation(), position.ALiBi()),
     *(Relative(16, 64, False), position.NoBias()),
     *(model.NoNorm(), model.Normed(1e-12), model.Straight(), model.Transform(part.GELU(), 1e-12)),
     Embedding(Learned(7), False, 0.1, model.Normed(), 2),
+    *(model.Tokens(), model.Sentences(12)),
     model.Output(model.Transform(part.ReLU()), True, True),
     *(model.Glorot(), model.Normal(0.1, False), model.FanIn()),
     *(model.AllThree(), model.SourceAndTarget(), model.TargetAndOutput(), model.Tied(), model.Untied()),
-    *(Joint(100), model.Separate(50, 60), model.FirstToken(), model.MeanToken()),
+    *(Joint(100), model.Separate(50, 60), model.FirstToken(), model.MeanToken(), model.LastToken()),
     named("t5-tiny", model.Separate(50, 60)),
     DecoderOnly(Joint(9), 4, BARE, WRITES, model.Untied(), model.Output(offset=True), model.FanIn()),
     EncoderOnly(Joint(9), 4, BARE, READS, model.Untied(), model.Output(scaled=True), model.Glorot()),
     Classifier(Joint(9), 4, BARE, READS, ("a", "b"), model.FirstToken(), 0.3, model.Glorot()),
+    Classifier(Joint(9), 4, Embedding(unit=model.Sentences(9)), READS, ("a", "b"), model.LastToken()),
     *(data.AtMost(9), data.Exactly(8), data.Tokenizer("bytes", data.Exactly(300), False, ("<mask>", "<extra_0>"))),
     data.Files(("a", "b"), ("c", "d")),
     data.Pairs(("t.tsv",), ("en", "de")),
     *(data.Whole(), data.Lines(), data.Paragraphs(), TEXTS, data.Labelled(("t.jsonl",), ("2", "1")), data.HeldOut(0.2)),
+    data.Stories(("qa1.txt", "qa2.txt.gz")),
+    *(world.Copy(9), world.Reverse(8), world.Double(7), world.Addition(12), world.AddProgram(4)),
+    *(world.Program(3, 4), world.Control(1, 2), world.Drawn(world.Reverse(6), 50, 2)),
     *(objective.Translate(), objective.Generate(), objective.MaskedWords(0.2, 0.7, 0.2), objective.Spans(0.3, 2.0)),
     *(objective.Infill(0.2, 2.0, False), objective.Delete(0.2), objective.Rotate(), objective.Classify(model.FirstToken())),
     *(run.Adam(0.8, 0.9, 1e-8, 0.1), run.Noam(10, 0.5), run.Cosine(0.1, 3, 0.2), run.Batching(5, 6), run.NoClip(), run.Clip(0.5)),
@@ -64,6 +74,7 @@ EXAMPLES: list[Any] = [
         ("width=8", "*.dropout=0.0"),
         smoothing=0.0,
         longest=40,
+        roaming=300,
         precision="bf16",
         device="cpu",
         seed=9,
@@ -182,6 +193,13 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: Classifier(Joint(9), 4, BARE, READS, ("a",)), r"at least two labels, all different, not \('a',\)"),
         (lambda: Classifier(Joint(9), 4, BARE, READS, ("a", "b", "a")), "at least two labels, all different"),
         (lambda: Classifier(Joint(9), 4, BARE, READS, ("a", "b"), dropout=1.0), "Classifier.dropout is a probability below 1"),
+        (lambda: part.Recurrence(Block(Attention(2)), 0), "Recurrence.steps must be a whole number of at least 1, not 0"),
+        (lambda: part.SeparableFeedForward(8, first=0), "SeparableFeedForward.first must be a whole number of at least 1"),
+        (lambda: halt.Halt(1.0), "Halt.threshold lies between 0 and 1, such as 0.99, not 1.0"),
+        (lambda: model.Sentences(0), "Sentences.longest must be a whole number of at least 1"),
+        (lambda: EncoderOnly(Joint(9), 4, Embedding(unit=model.Sentences()), READS), r"Sentences\(.*\) is for a Classifier"),
+        (lambda: run.Run("m", data.Files(("a",), ("b",)), roaming=-1), "roaming is a number of places"),
+        (lambda: data.Stories(()), "Stories.files must be a tuple of names, at least one"),
         (lambda: data.Texts(()), "Texts.files must be a tuple of names, at least one"),
         (lambda: data.Texts("a.txt"), "Texts.files must be a tuple of names"),  # type: ignore[arg-type]
         (lambda: data.Labelled((), ("a", "b")), "Labelled.files must be a tuple of names, at least one"),
@@ -195,8 +213,8 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: run.Cosine(peak=-1.0), "a learning rate is not negative"),
         (lambda: run.Patience(0), "Patience.evaluations must be more than 0"),
         (lambda: run.Evaluation(sentences=-1), "Evaluation.sentences must be more than -1"),
-        (lambda: run.Run("m", TEXTS), r"Translate\(\) learns from Files or Pairs, not from Texts"),
-        (lambda: run.Run("m", TEXTS, objective=objective.Classify()), "learns from Labelled, not from Texts"),
+        (lambda: run.Run("m", TEXTS), r"Translate\(\) learns from Files or Pairs or Drawn, not from Texts"),
+        (lambda: run.Run("m", TEXTS, objective=objective.Classify()), "learns from Labelled or Stories, not from Texts"),
         (
             lambda: run.Run("m", TEXTS, data.Files(("a",), ("b",)), objective=objective.Generate()),
             r"Generate\(\) learns from Texts, not from Files",
@@ -225,5 +243,5 @@ def test_a_value_of_another_kind_cannot_take_a_place() -> None:
 
 def test_there_are_no_two_entries_of_one_kind_and_size() -> None:
     made = [named(name, Joint(100)) for name in CATALOGUE]
-    assert len(made) == 22 and len(set(made)) == 22
+    assert len(made) == 27 and len(set(made)) == 27
     assert {type(spec).__name__ for spec in made} == {"EncoderDecoder", "DecoderOnly", "EncoderOnly"}

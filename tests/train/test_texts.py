@@ -413,7 +413,7 @@ def test_a_model_has_as_many_places_as_its_texts_need(text: tuple[Texts, Texts],
 def test_an_objective_and_its_text_belong_together(text: tuple[Texts, Texts], table: tuple[Labelled, Labelled]) -> None:
     for objective, wrong, words in (
         (Generate(), table, "learns from Texts, not from Labelled"),
-        (Classify(), text, "learns from Labelled, not from Texts"),
+        (Classify(), text, "learns from Labelled or Stories, not from Texts"),
         (Generate(), (text[0], table[1]), "learns from Texts, not from Labelled"),
     ):
         with pytest.raises(QkvError, match=words):

@@ -22,6 +22,12 @@ class Plain:
     def places(self, first: int, length: int) -> None:
         """Token t of every row stands at first + t."""
 
+    def present(self, first: int, length: int) -> None:
+        """Every position holds a token."""
+
+    def together(self, first: int, length: int, ahead: int) -> None:
+        """All tokens of a row belong together."""
+
     def keep(self, sentences: Int[Tensor, " kept"]) -> Plain:
         """The same for some of the sentences."""
         return self
@@ -43,6 +49,13 @@ class Padded:
 
     def places(self, first: int, length: int) -> None:
         """Token t of every row stands at first + t."""
+
+    def present(self, first: int, length: int) -> Bool[Tensor, "B T"]:
+        """True where a position holds a token."""
+        return torch.arange(first, first + length, device=self.lengths.device) < self.lengths[:, None]
+
+    def together(self, first: int, length: int, ahead: int) -> None:
+        """All tokens of a row belong together."""
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> Padded:
         """The same for some of the sentences."""
@@ -71,6 +84,17 @@ class Packed:
         """Where the tokens stand in their documents."""
         return self.pos[:, first : first + length]
 
+    def present(self, first: int, length: int) -> None:
+        """Every position holds a token."""
+
+    def together(self, first: int, length: int, ahead: int) -> Bool[Tensor, "B T"] | None:
+        """True where a token and the one so many positions further on belong to the same document; where there is none, as may
+        be."""
+        if not ahead:
+            return None
+        here = self.documents[:, first : first + length]
+        return here == self.documents.roll(-ahead, 1)[:, first : first + length]
+
     def keep(self, sentences: Int[Tensor, " kept"]) -> Packed:
         """The same for some of the rows."""
         return Packed(self.documents[sentences], self.pos[sentences])
@@ -91,6 +115,13 @@ class Late:
     def places(self, first: int, length: int) -> Int[Tensor, "B T"]:
         """Where the tokens stand in their own row; padding stands at 0."""
         return (torch.arange(first, first + length, device=self.starts.device) - self.starts[:, None]).clamp(min=0)
+
+    def present(self, first: int, length: int) -> Bool[Tensor, "B T"]:
+        """True where a position holds a token."""
+        return torch.arange(first, first + length, device=self.starts.device) >= self.starts[:, None]
+
+    def together(self, first: int, length: int, ahead: int) -> None:
+        """All tokens of a row belong together."""
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> Late:
         """The same for some of the rows."""

@@ -27,6 +27,7 @@ from qkv.cli.use import (
 )
 from qkv.error import QkvError
 
+SEED = 3  # of what is drawn from a world; 1 and 2 are for training and validation
 TextFile = Annotated[str | None, typer.Option(help="Text to be told how likely it is: for language models.")]
 
 
@@ -40,7 +41,10 @@ def evaluate(
         int, typer.Option(help="Tokens that a prediction may look back over; 0 is as many as the run was trained with.")
     ] = 0,
     stride: Annotated[int, typer.Option(help="Predictions made at a time; fewer look further back. 0 is half the context.")] = 0,
+    world: Annotated[str | None, typer.Option(help="Questions of an algorithmic world, such as 'Copy(longest=400)'.")] = None,
+    number: Annotated[int, typer.Option(help="Questions that are drawn from --world.")] = 1000,
     table: Annotated[str | None, typer.Option(help="Texts with their labels, in a .tsv or .jsonl.")] = None,
+    stories: Annotated[str | None, typer.Option(help="Stories with questions and answers, in a file of bAbI.")] = None,
     fields: Annotated[str, typer.Option(help="The columns of the text and of the label.")] = "text,label",
     picture: Annotated[Path | None, typer.Option(help="Of --table: draw which labels are taken for which here.")] = None,
     beam: BeamSize = 4,
@@ -60,9 +64,13 @@ def evaluate(
     Give --source and --target, or --text, or --table, as the run needs. With --precision int8 everything is measured in fp32,
     too, and the change is said.
     """
-    given = [name for name, value in (("--source", source), ("--text", text), ("--table", table)) if value is not None]
+    ways = {"--source": source, "--world": world, "--text": text, "--table": table, "--stories": stories}
+    given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1 or (source is None) != (target is None):
-        raise QkvError("give --source and --target for a translator, --text for a language model, or --table for a classifier")
+        raise QkvError(
+            "give --source and --target or --world for a translator, --text for a language model, or --table or --stories for a "
+            "classifier"
+        )
     if source is not None:
         from qkv.train.evaluate import refuse_unknown
 
@@ -124,18 +132,17 @@ def _measured(run: Path, given: str, options: dict[str, Any]) -> list[dict[str, 
     from qkv.model.transformer import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly
 
     stored = loaded(run, options["device"], options["precision"], options["threads"])
-    ways: dict[type, tuple[str, Any]] = {
-        EncoderDecoder: ("--source", _translations),
-        DecoderOnly: ("--text", _likelihood),
-        EncoderOnly: ("--text", _restoration),
-        Classifier: ("--table", _labels),
+    ways: dict[type, dict[str, Any]] = {
+        EncoderDecoder: {"--source": _translations, "--world": _answers},
+        DecoderOnly: {"--text": _likelihood},
+        EncoderOnly: {"--text": _restoration},
+        Classifier: {"--table": _labels, "--stories": _labels},
     }
-    wanted, measure = ways[type(stored.model)]
-    if given != wanted:
-        raise QkvError(
-            f"{run} is {SHAPES[type(stored.model)][0]}: give {'--source and --target' if wanted == '--source' else wanted}"
-        )
-    return measure(stored, options)
+    known = ways[type(stored.model)]
+    if given not in known:
+        wanted = " or ".join("--source and --target" if name == "--source" else name for name in known)
+        raise QkvError(f"{run} is {SHAPES[type(stored.model)][0]}: give {wanted}")
+    return known[given](stored, options)
 
 
 def _translations(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,6 +158,15 @@ def _translations(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
         with sink(options["output"]) as out:
             out.writelines(f"{line}\n" for line in found)
     return [vars(result) for result in (bleu(found, targets, options["tokenise"]), chrf(found, targets))]
+
+
+def _answers(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from qkv.cli.train import drawn_from
+    from qkv.decode.translate import Translator
+    from qkv.train.measure import answers
+
+    drawn = drawn_from(options["world"], options["number"], SEED)
+    return answers(Translator(stored), drawn, options["batch_tokens"])
 
 
 def _likelihood(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -170,10 +186,13 @@ def _restoration(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _labels(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     from qkv.decode.read import Reader
-    from qkv.spec.data import Labelled
+    from qkv.spec.data import Labelled, Stories
     from qkv.train.measure import labels
 
-    where = Labelled((options["table"],), two_fields(options["fields"], "--fields is TEXT,LABEL"))
+    if options["stories"] is not None:
+        where: Labelled | Stories = Stories((options["stories"],))
+    else:
+        where = Labelled((options["table"],), two_fields(options["fields"], "--fields is TEXT,LABEL"))
     return labels(Reader(stored), where, options["picture"])
 
 

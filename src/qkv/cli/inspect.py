@@ -38,12 +38,12 @@ def models(
         print(json_.dumps(rows, indent=1))
         return
     print(
-        f"{'model':<17}  {'shape':<15} {'parameters':>12} {'FLOPs/token':>12} {'cache bytes':>12}  paper      (V = {vocabulary}, "
+        f"{'model':<19}  {'shape':<15} {'parameters':>12} {'FLOPs/token':>12} {'cache bytes':>12}  paper      (V = {vocabulary}, "
         f"{length} tokens)"
     )
     for row in rows:
         print(
-            f"{row['model']:<17}  {row['shape']:<15} {row['parameters'] / 1e6:>11.2f}M {row['flops_per_token'] / 1e6:>11.1f}M "
+            f"{row['model']:<19}  {row['shape']:<15} {row['parameters'] / 1e6:>11.2f}M {row['flops_per_token'] / 1e6:>11.1f}M "
             f"{row['cache_bytes']:>12,}  {row['paper']}"
         )
 

@@ -53,6 +53,9 @@ def translate(
     pairs: Annotated[list[str] | None, typer.Option(help="Both sides in one .tsv or .jsonl (or .gz).")] = None,
     valid_pairs: Annotated[list[str] | None, typer.Option(help="The same for validation.")] = None,
     fields: Annotated[str | None, typer.Option(help="The two columns of --pairs: names, or numbers from 1.")] = None,
+    world: Annotated[str | None, typer.Option(help="Pairs of an algorithmic world, such as 'Copy(longest=40)'.")] = None,
+    valid_world: Annotated[str | None, typer.Option(help="The same for validation.")] = None,
+    number: Annotated[int, typer.Option(help="Pairs that are drawn from --world; a tenth of it from --valid-world.")] = 100_000,
     start: From = None,
     recipe: Recipe = None,
     set_: Set = None,
@@ -74,13 +77,21 @@ def translate(
 ) -> None:
     """Train an encoder-decoder to translate; transformer-small unless another model is named.
 
-    Give the text as --source and --target, or as --pairs. Without validation text 1% of the pairs is held out.
+    Give the text as --source and --target, or as --pairs. Without validation text 1% of the pairs is held out. With --world the
+    pairs are questions and answers that are drawn on the spot: Copy, Reverse, Double and Addition of digits, and the programs
+    AddProgram, Program and Control; the tokenizer is then `characters` unless another is named.
     """
     from qkv.spec.objective import Translate
 
     texts = {"train": _pairs(source, target, pairs, fields), "valid": _pairs(valid_source, valid_target, valid_pairs, fields)}
-    wanted = "--source and --target, or --pairs and --fields"
-    call = Call("translate", "transformer-small", Translate(), wanted, texts, out, resume, threads, tensorboard)
+    for name, said, drawn in (("train", world, (number, 1)), ("valid", valid_world, (max(1, number // 10), 2))):
+        if said is not None:
+            if texts[name] is not None:
+                raise QkvError("give the text in files or as a world, not both")
+            texts[name] = drawn_from(said, *drawn)
+    kind = "bpe" if world is None else "characters"
+    wanted = "--source and --target, --pairs and --fields, or --world"
+    call = Call("translate", "transformer-small", Translate(), wanted, texts, out, resume, threads, tensorboard, kind=kind)
     cut = _cut(tokenizer, vocabulary) | _given(joint=False if separate else None)
     _train(call, model, start, recipe, set_, cut, locals())
 
@@ -211,6 +222,8 @@ def classify(
     fields: Annotated[
         str, typer.Option(help="The columns of the text and of the label: names, or numbers from 1.")
     ] = "text,label",
+    stories: Annotated[list[str] | None, typer.Option(help="Stories with questions, in files of bAbI (or .gz).")] = None,
+    valid_stories: Annotated[list[str] | None, typer.Option(help="The same for validation.")] = None,
     start: From = None,
     recipe: Recipe = None,
     set_: Set = None,
@@ -231,12 +244,22 @@ def classify(
 ) -> None:
     """Train an encoder to tell the label of a text; bert-tiny from scratch unless --from names a run or --model a model.
 
-    --from takes a run of `qkv train fill`, and also the encoder of a translator.
+    --from takes a run of `qkv train fill`, and also the encoder of a translator. With --stories the text is a story and a
+    question, sentence by sentence, and the label is the answer; universal-bert-tiny reads it unless another model is named.
     """
+    from qkv.spec.model import LastToken
     from qkv.spec.objective import Classify
 
-    texts = {"train": _tables(table, fields), "valid": _tables(valid_table, fields)}
-    call = Call("classify", "bert-tiny", Classify(), "--table", texts, out, resume, threads, tensorboard)
+    if stories:
+        if table or valid_table:
+            raise QkvError("give --table or --stories, not both")
+        texts = {"train": stories_of(stories), "valid": stories_of(valid_stories)}
+        named = {"kind": "words", "model": "universal-bert-tiny", "objective": Classify(LastToken())}
+    else:
+        texts = {"train": _tables(table, fields), "valid": _tables(valid_table, fields)}
+        named = {"kind": "bpe", "model": "bert-tiny", "objective": Classify()}
+    wanted = "--table, or --stories"
+    call = Call("classify", wanted=wanted, texts=texts, out=out, resume=resume, threads=threads, tensorboard=tensorboard, **named)
     _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
 
 
@@ -414,6 +437,26 @@ def _tables(files: list[str] | None, fields: str) -> Any:
     from qkv.spec.data import Labelled
 
     return Labelled(_absolute(files), two_fields(fields, "--fields is TEXT,LABEL")) if files else None
+
+
+def stories_of(files: list[str] | None) -> Any:
+    """Files of stories as a value."""
+    from qkv.spec.data import Stories
+
+    return Stories(_absolute(files)) if files else None
+
+
+def drawn_from(said: str, number: int, seed: int) -> Any:
+    """So many pairs of the world that is written in an option."""
+    from typing import get_args
+
+    from qkv.spec import plain
+    from qkv.spec.world import Drawn, World
+
+    world = plain.parse(said if "(" in said else f"{said}()")
+    if not isinstance(world, get_args(World)):
+        raise unknown("world", said, [kind.__name__ for kind in get_args(World)])
+    return Drawn(world, number, seed)
 
 
 def _absolute(names: list[str]) -> tuple[str, ...]:

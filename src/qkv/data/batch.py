@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,6 +100,32 @@ class Movable:
         return replace(self, **{name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)})
 
 
+def by_sentence(rows: Sequence[Sequence[int] | np.ndarray], line_end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as words of sentences, (B, S, words), -1 where a sentence has no more; and their numbers of sentences, (B,)."""
+    texts = [_lines(row, line_end) for row in rows]
+    words = max((len(line) for lines in texts for line in lines), default=1)
+    made = np.full((len(texts), max(map(len, texts)), max(1, words)), -1, dtype=np.int64)
+    for text, lines in enumerate(texts):
+        for sentence, line in enumerate(lines):
+            made[text, sentence, : len(line)] = line
+    return made, np.array([len(lines) for lines in texts], dtype=np.int64)
+
+
+def _lines(row: Sequence[int] | np.ndarray, line_end: int) -> list[np.ndarray]:
+    """The lines of a text, those without words left out; one at least."""
+    ids = np.asarray(row, dtype=np.int64)
+    parts = np.split(ids, np.flatnonzero(ids == line_end))
+    lines = [part[part != line_end] for part in parts]
+    return [line for line in lines if len(line)] or [ids[:0]]
+
+
+class Given(NamedTuple):
+    """What one side of a model is given: tokens, and how many of a row these are where some are padded."""
+
+    ids: Int64[Tensor, "B T *words"]
+    lengths: Int64[Tensor, "B"] | None
+
+
 @dataclass(frozen=True, eq=False)
 class Batch(Movable):
     """Pairs as tensors.
@@ -117,6 +143,14 @@ class Batch(Movable):
     padded_source: bool
     padded_target: bool
     tokens: int
+
+    @property
+    def sides(self) -> dict[str, Given]:
+        """What the encoder and the decoder are given."""
+        return {
+            "encoder": Given(self.source, self.source_lengths if self.padded_source else None),
+            "decoder": Given(self.target_in, self.target_lengths if self.padded_target else None),
+        }
 
 
 def collate(corpus: Corpus, indices: np.ndarray, source: Symbols, target: Symbols) -> Batch:

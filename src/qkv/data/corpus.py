@@ -23,9 +23,11 @@ from qkv.data.tokenizer import Tokenizer, Tokenizers, train_tokenizers
 from qkv.error import QkvError
 from qkv.spec import data as spec
 from qkv.spec.data import Files, HeldOut, Pairs
+from qkv.spec.world import Drawn
 
 __all__ = ["Corpus", "Prepared", "Side", "default_cache", "held_out", "prepare"]
 
+Parallel = Files | Pairs | Drawn
 FORMAT = 1  # of the files and of all that decides what is in them; a new one makes old folders unknown
 VALID_TEXT = "valid.jsonl"
 
@@ -59,8 +61,8 @@ def held_out(seed: int, number: int, share: float) -> np.ndarray:
 
 
 def prepare(
-    train: Files | Pairs,
-    valid: Files | Pairs | HeldOut,
+    train: Parallel,
+    valid: Parallel | HeldOut,
     tokenizer: spec.Tokenizer | Tokenizers,
     *,
     seed: int,
@@ -87,8 +89,8 @@ def prepare(
 class _Task:
     """What is to be prepared."""
 
-    train: Files | Pairs
-    valid: Files | Pairs | HeldOut
+    train: Parallel
+    valid: Parallel | HeldOut
     tokenizer: spec.Tokenizer | Tokenizers
     seed: int
     longest: int
@@ -96,7 +98,7 @@ class _Task:
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the texts by name."""
-        texts: dict[str, Files | Pairs] = {"training": self.train}
+        texts: dict[str, Parallel] = {"training": self.train}
         if not isinstance(self.valid, HeldOut):
             texts["validation"] = self.valid
         return {name: fingerprint(text) for name, text in texts.items()}
@@ -131,7 +133,7 @@ def _streams(task: _Task) -> _Streams:
     return _Streams(lambda: _chosen(task.train, ~held), lambda: _chosen(task.train, held), int(held.sum()))
 
 
-def _chosen(where: Files | Pairs, mask: np.ndarray) -> Numbered:
+def _chosen(where: Parallel, mask: np.ndarray) -> Numbered:
     for number, pair in enumerate(read_pairs(where), 1):
         if number > len(mask):
             raise QkvError("the training text has grown while it was read: let it be finished first")
@@ -139,7 +141,7 @@ def _chosen(where: Files | Pairs, mask: np.ndarray) -> Numbered:
             yield number, pair
 
 
-def _count(where: Files | Pairs, name: str, longest: int) -> int:
+def _count(where: Parallel, name: str, longest: int) -> int:
     """The number of pairs of a text. Raises QkvError where all of them would be left out."""
     tally = Tally()
     for number, pair in enumerate(read_pairs(where), 1):

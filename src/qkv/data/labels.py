@@ -18,13 +18,14 @@ from qkv.data.cache import found_or_built
 from qkv.data.corpus import held_out
 from qkv.data.encode import hashed
 from qkv.data.sides import Corpus, SideWriter, open_side
-from qkv.data.text import Pair, fingerprint, read_pairs
+from qkv.data.stories import read_stories, words
+from qkv.data.text import Pair, digest, fingerprint, read_pairs
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError, unknown
 from qkv.spec import data as spec
-from qkv.spec.data import HeldOut, Labelled, Pairs
+from qkv.spec.data import HeldOut, Labelled, Pairs, Stories
 
-FORMAT = 2  # of the files and of all that decides what is in them; a new one makes old folders unknown
+FORMAT = 3  # of the files and of all that decides what is in them; a new one makes old folders unknown
 AT_ONCE = 10_000  # texts encoded in parallel
 MOST = 10_000  # labels: more are no labels but texts
 
@@ -95,7 +96,13 @@ class PreparedLabels:
 
 
 def prepare_labels(
-    train: Labelled, valid: Labelled | HeldOut, tokenizer: spec.Tokenizer | Tokenizer, *, longest: int, seed: int, cache: Path
+    train: Labelled | Stories,
+    valid: Labelled | Stories | HeldOut,
+    tokenizer: spec.Tokenizer | Tokenizer,
+    *,
+    longest: int,
+    seed: int,
+    cache: Path,
 ) -> PreparedLabels:
     """Encode labelled texts, or find them encoded. A text keeps at most its first `longest` tokens.
 
@@ -112,8 +119,13 @@ def prepare_labels(
     return PreparedLabels(encoded, encoded_valid, Tokenizer.load(folder / "tokenizer.json"), report, task.fingerprints)
 
 
-def read_rows(where: Labelled) -> Iterator[Pair]:
-    """The texts of some tables and their labels; rows without a text or a label are an error that names them."""
+def read_rows(where: Labelled | Stories) -> Iterator[Pair]:
+    """The texts of some tables and their labels, or stories and their answers; rows without a text or a label are an error that
+    names them."""
+    if isinstance(where, Stories):
+        for story in (story for path in where.files for story in read_stories(path)):
+            yield "\n".join(" ".join(words(line)) for line in (*story.facts, story.question)), story.answer
+        return
     for number, (text, label) in enumerate(read_pairs(Pairs(where.files, where.fields)), 1):
         if not text.strip() or not label.strip():
             empty = where.fields[0] if not text.strip() else where.fields[1]
@@ -125,8 +137,8 @@ def read_rows(where: Labelled) -> Iterator[Pair]:
 class _Task:
     """What is to be prepared."""
 
-    train: Labelled
-    valid: Labelled | HeldOut
+    train: Labelled | Stories
+    valid: Labelled | Stories | HeldOut
     tokenizer: spec.Tokenizer | Tokenizer
     longest: int
     seed: int
@@ -135,7 +147,7 @@ class _Task:
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the tables by name."""
         tables = {"training": self.train} | ({} if isinstance(self.valid, HeldOut) else {"validation": self.valid})
-        return {name: fingerprint(Pairs(table.files, table.fields)) for name, table in tables.items()}
+        return {name: _fingerprint(table) for name, table in tables.items()}
 
     def key(self) -> str:
         """A hash of all that decides the result."""
@@ -143,6 +155,16 @@ class _Task:
         cut = self.tokenizer.fingerprint if isinstance(self.tokenizer, Tokenizer) else repr(self.tokenizer)
         parts = ["labels", FORMAT, self.fingerprints["training"], valid, cut, self.longest]
         return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def _fingerprint(table: Labelled | Stories) -> str:
+    """A hash of what the files hold and how they are read."""
+    if isinstance(table, Labelled):
+        return fingerprint(Pairs(table.files, table.fields))
+    whole = blake2b(b"stories", digest_size=16)
+    for path in table.files:
+        whole.update(digest(path))
+    return whole.hexdigest()
 
 
 def _fill(task: _Task, folder: Path) -> LabelReport:
@@ -161,14 +183,13 @@ def _fill(task: _Task, folder: Path) -> LabelReport:
     return LabelReport(made["train"], made["valid"], held, shared, labels, cut.size, folder="", reused=False)
 
 
-def _labels(where: Labelled, counts: Counter[str]) -> tuple[str, ...]:
+def _labels(where: Labelled | Stories, counts: Counter[str]) -> tuple[str, ...]:
     """All labels, in the order of the alphabet."""
     if len(counts) < 2:
         raise QkvError(f"all texts of {', '.join(where.files)} have the label {next(iter(counts), '')!r}: expected at least two")
     if len(counts) > MOST:
-        raise QkvError(
-            f"{where.fields[1]!r} has {len(counts):,} different values: that is no label; are the fields turned round?"
-        )
+        label = where.fields[1] if isinstance(where, Labelled) else "answer"
+        raise QkvError(f"{label!r} has {len(counts):,} different values: that is no label; are the fields turned round?")
     return tuple(sorted(counts))
 
 
@@ -178,7 +199,7 @@ def _streams(task: _Task, number: int) -> tuple[Callable[[], Iterator[Pair]], Ca
         return lambda: read_rows(task.train), lambda: read_rows(where), 0
     if number < 2:
         raise QkvError("the training table has one row only, and none can be held out: give more rows, or a table to validate on")
-    mask = held_out(task.seed, number, task.valid.share)
+    mask = _held_out(task.train, number, task.seed, task.valid.share)
 
     def chosen(wanted: np.ndarray) -> Iterator[Pair]:
         return (row for row, there in zip(read_rows(task.train), wanted.tolist(), strict=True) if there)
@@ -186,7 +207,18 @@ def _streams(task: _Task, number: int) -> tuple[Callable[[], Iterator[Pair]], Ca
     return lambda: chosen(~mask), lambda: chosen(mask), int(mask.sum())
 
 
-def _refuse_unseen(where: Labelled | HeldOut, rows: Callable[[], Iterator[Pair]], labels: tuple[str, ...]) -> None:
+def _held_out(where: Labelled | Stories, number: int, seed: int, share: float) -> np.ndarray:
+    """Which rows are held out; of stories all questions about the same one, since who has read a story knows half of it."""
+    if isinstance(where, Labelled):
+        return held_out(seed, number, share)
+    told = [(path, story.number) for path in where.files for story in read_stories(path)]
+    stories = {each: place for place, each in enumerate(dict.fromkeys(told))}
+    if len(stories) < 2:
+        raise QkvError("there is one story only, and none can be held out: give more, or stories to validate on")
+    return held_out(seed, len(stories), share)[[stories[each] for each in told]]
+
+
+def _refuse_unseen(where: Labelled | Stories | HeldOut, rows: Callable[[], Iterator[Pair]], labels: tuple[str, ...]) -> None:
     for number, (_, label) in enumerate(rows(), 1):
         if label not in labels:
             files = "" if isinstance(where, HeldOut) else f" of {', '.join(where.files)}"

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from qkv.attention.sight import Packed, Plain, Sight
-from qkv.data.batch import Movable
+from qkv.data.batch import Given, Movable
 from qkv.data.sides import Side
 from qkv.data.symbols import Symbols
 from qkv.error import QkvError
@@ -34,6 +34,11 @@ class Rows(Movable):
     pos: Int64[Tensor, "B T"]
     whole: bool
     tokens: int
+
+    @property
+    def sides(self) -> dict[str, Given]:
+        """What the decoder is given."""
+        return {"decoder": Given(self.given, None)}
 
     @property
     def sight(self) -> Sight:

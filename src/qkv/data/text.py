@@ -17,12 +17,13 @@ from hashlib import blake2b
 from itertools import zip_longest
 from pathlib import Path
 
+from qkv.data.pair import Pair
+from qkv.data.world import pairs as drawn_pairs
 from qkv.error import QkvError, unknown
 from qkv.spec.data import Files, Pairs
+from qkv.spec.world import Drawn
 
-Pair = tuple[str, str]
-"""A source line and its target line."""
-
+WORLDS = 1  # of what worlds say; a new one makes what was drawn before unknown
 CHUNK = 1 << 20  # bytes read at once where lines do not matter
 
 
@@ -59,8 +60,8 @@ def decode_line(raw: bytes, path: str | Path, number: int) -> str:
     return text
 
 
-def read_pairs(where: Files | Pairs) -> Iterator[Pair]:
-    """The pairs of lines, source and target, one after the other.
+def read_pairs(where: Files | Pairs | Drawn) -> Iterator[Pair]:
+    """The pairs of lines, source and target, one after the other, or those of a world.
 
     Raises QkvError where both sides are the same file or differ in length, where a file is empty, and where a field is missing.
     """
@@ -72,10 +73,14 @@ def read_pairs(where: Files | Pairs) -> Iterator[Pair]:
         case Pairs(files=files, fields=fields):
             for path in files:
                 yield from _rows(path, fields)
+        case Drawn():
+            yield from drawn_pairs(where)
 
 
-def fingerprint(where: Files | Pairs) -> str:
+def fingerprint(where: Files | Pairs | Drawn) -> str:
     """A hash of what the files hold and how they are read; their names, and whether they are compressed, do not matter."""
+    if isinstance(where, Drawn):
+        return blake2b(f"{WORLDS} {where!r}".encode(), digest_size=16).hexdigest()
     whole = blake2b(digest_size=16)
     match where:
         case Files(source=sources, target=targets):

@@ -27,11 +27,13 @@ from qkv.error import QkvError
 from qkv.spec import data as spec
 
 SPACE = "▁"
+LINE_END = SPACE + "\n"  # an entry of tokenizers that cut words
 # A mark of punctuation or a digit is a word by itself, together with the space before it: "(a), 3.14" is "▁(", "a", ")", ",",
 # "▁3", ".", "1", "4". With that space as a piece of its own, text whose punctuation stands free would be a twelfth longer.
 ALONE = SPACE + r"?(?:[!-/:-@\[-`{-~]|\p{P}|\p{N})"
 # A pair of pieces that was met once says nothing about the language.
 LEAST_MERGED = 2
+LEAST = {"bytes": "the single bytes", "words": "the end of a line and one word"}  # what a vocabulary must hold
 
 
 class Tokenizer:
@@ -150,6 +152,14 @@ class Tokenizer:
         return found
 
     @property
+    def line_end(self) -> int:
+        """The entry for the end of a line. Raises QkvError where there is none."""
+        found = self._wrapped.token_to_id(LINE_END)
+        if found is None:
+            raise QkvError("sentences end where lines do, and this tokenizer has no entry for a line end: use --tokenizer words")
+        return found
+
+    @property
     def size(self) -> int:
         """The number of entries, the special ones among them."""
         return self._wrapped.get_vocab_size(with_added_tokens=True)
@@ -257,11 +267,31 @@ def _train_characters(vocabulary: Vocabulary, texts: Iterable[str]) -> tokenizer
     return wrapped
 
 
+def _train_words(vocabulary: Vocabulary, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    wrapped = tokenizers.Tokenizer(models.WordLevel(unk_token=SPECIALS[UNKNOWN]))
+    spaces = [normalizers.Replace(Regex(r"[^\S\n]+"), " "), normalizers.Replace(Regex(r" ?\n ?"), "\n")]
+    wrapped.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip(), *spaces])
+    wrapped.pre_tokenizer = pre_tokenizers.Sequence(
+        # a word has the space before it, and the end of a line one, too: so no text is cut into a special entry
+        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Metaspace(SPACE, prepend_scheme="always")]
+    )
+    wrapped.decoder = decoders.Metaspace(SPACE, prepend_scheme="always")
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word, _ in wrapped.pre_tokenizer.pre_tokenize_str(wrapped.normalizer.normalize_str(text)))
+    # in a fixed order: the library's trainer numbers equally frequent words as it pleases
+    words = sorted(counts.keys() - {LINE_END}, key=lambda word: (-counts[word], word))
+    entries = [LINE_END, *words[: max(1, vocabulary.size - len(SPECIALS) - 1)]] if words else []
+    wrapped.model = models.WordLevel(_numbered(entries), unk_token=SPECIALS[UNKNOWN])
+    return wrapped
+
+
 _TRAINERS: dict[str, Callable[[Vocabulary, Iterable[str]], tokenizers.Tokenizer]] = {
     "bpe": _train_bpe,
     "unigram": _train_unigram,
     "bytes": _train_bytes,
     "characters": _train_characters,
+    "words": _train_words,
 }
 
 
@@ -303,8 +333,8 @@ def _check_size(size: int, how: spec.Tokenizer) -> None:
     wanted = how.vocabulary.size
     if size > wanted:
         raise QkvError(
-            f"a vocabulary of {wanted} entries is too small: the {len(SPECIALS)} special entries and the single "
-            f"{'bytes' if how.kind == 'bytes' else 'characters of the text'} are {size}; pass a size of at least {size}"
+            f"a vocabulary of {wanted} entries is too small: the {len(SPECIALS)} special entries and "
+            f"{LEAST.get(how.kind, 'the single characters of the text')} are {size}; pass a size of at least {size}"
         )
     if size < wanted and isinstance(how.vocabulary, spec.Exactly):
         raise QkvError(

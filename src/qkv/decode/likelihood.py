@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,7 +15,7 @@ from qkv.attention.sight import Plain
 from qkv.data.symbols import Symbols
 from qkv.error import QkvError
 from qkv.model.transformer import AnyModel, DecoderOnly
-from qkv.spec.position import Learned
+from qkv.spec.model import known_places
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class _Row(NamedTuple):
 
 def places(model: AnyModel) -> int | float:
     """How many tokens a text can have at most."""
-    position = model.spec.embedding.position
-    return position.longest if isinstance(position, Learned) else math.inf
+    return known_places(model.spec)
 
 
 @torch.inference_mode()

@@ -12,13 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain, Sight
+from qkv.data.batch import by_sentence
 from qkv.data.symbols import MASK
 from qkv.decode.likelihood import places
 from qkv.decode.load import misused
 from qkv.decode.translate import batches
 from qkv.error import QkvError
 from qkv.model.transformer import Classifier, EncoderDecoder, EncoderOnly, pooled
-from qkv.spec.model import FirstToken, MeanToken, Pooling
+from qkv.spec.model import FirstToken, MeanToken, Pooling, Sentences
 from qkv.store import Stored
 
 
@@ -48,6 +49,7 @@ class Reader:
         self.model, self.tokenizer = stored.model, stored.source
         self.symbols = stored.source.symbols
         known = places(stored.model) - len(self.symbols.read([]))
+        self._by_sentence = isinstance(stored.model.spec.embedding.unit, Sentences)
         self.room = int(min(known, sys.maxsize))  # tokens of a text, beside what frames it
 
     @torch.inference_mode()
@@ -79,6 +81,13 @@ class Reader:
         """What the encoder reads of a text; <mask> in it is a hidden word to a model that knows such."""
         return self.masked(text) if self.symbols.masks else self._fitting(text, self.tokenizer.encode([text])[0])
 
+    def parts(self, ids: Sequence[int]) -> list[str]:
+        """What stands at each position of a text, to be read in pictures: pieces, or whole sentences."""
+        if not self._by_sentence:
+            return self.tokenizer.pieces(ids)
+        (lines,), _ = by_sentence([ids], self.tokenizer.line_end)
+        return [self.tokenizer.decode([word for word in line if word >= 0]) for line in lines.tolist()]
+
     def embed(self, texts: Sequence[str], pooling: Pooling = MeanToken(), batch_tokens: int = 8192) -> Float[Tensor, "N D"]:
         """A vector for each text: the mean over its tokens, or that of the first, on the CPU in fp32.
 
@@ -102,7 +111,7 @@ class Reader:
         if not isinstance(model, Classifier):
             raise misused(model, "knows no labels before `qkv train classify --from` it")
         labels = model.spec.labels
-        rows = [self.symbols.read(ids[: self.room]) for ids in self.tokenizer.encode(list(texts))]
+        rows = [self._read(ids[: self.room]) for ids in self.tokenizer.encode(list(texts))]
         results: list[list[Told]] = [[] for _ in rows]
         for group, ids, sight in self._batched(rows, batch_tokens):
             with torch.inference_mode():
@@ -162,22 +171,28 @@ class Reader:
                 hidden = self.model.encode(ids, sight)
             yield group, hidden if isinstance(hidden, Tensor) else hidden.vectors, sight
 
-    def _batched(self, rows: list[list[int]], batch_tokens: int) -> Iterator[tuple[list[int], Int[Tensor, "B S"], Sight]]:
+    def _batched(self, rows: list[list[int]], batch_tokens: int) -> Iterator[tuple[list[int], Int[Tensor, "B S *words"], Sight]]:
         """Rows of like length together: their places, as tensors."""
         device = self.model.source.weight.device
         for group in batches(list(range(len(rows))), list(map(len, rows)), batch_tokens):
-            lengths = [len(rows[i]) for i in group]
-            ids = [[*rows[i], *[self.symbols.pad] * (max(lengths) - len(rows[i]))] for i in group]
-            even = min(lengths) == max(lengths)
-            yield (
-                group,
-                torch.tensor(ids, device=device),
-                Plain() if even else Padded(torch.tensor(lengths, device=device), False),
-            )
+            made, lengths = self.collated([rows[i] for i in group])
+            even = bool((lengths == lengths[0]).all())
+            yield group, made.to(device), Plain() if even else Padded(lengths.to(device), False)
+
+    def collated(self, rows: list[list[int]]) -> tuple[Int[Tensor, "B S *words"], Int[Tensor, " B"]]:
+        """Rows as one tensor, and how long each is."""
+        if self._by_sentence:
+            ids, numbers = by_sentence(rows, self.tokenizer.line_end)
+            return torch.from_numpy(ids), torch.from_numpy(numbers)
+        longest = max(map(len, rows))
+        ids = [[*row, *[self.symbols.pad] * (longest - len(row))] for row in rows]
+        return torch.tensor(ids), torch.tensor([len(row) for row in rows])
 
     def _pooled(self, pooling: Pooling, hidden: Tensor, sight: Sight, lengths: list[int]) -> Float[Tensor, "B D"]:
         if isinstance(pooling, FirstToken):
             return hidden[:, 0]
+        if self._by_sentence:
+            return pooled(pooling, hidden, sight)
         first = len(self.symbols.before)
         inner = torch.tensor([max(1, length - first - 1) for length in lengths], device=hidden.device)
         return pooled(pooling, hidden[:, first:], Padded(inner))
@@ -189,4 +204,8 @@ class Reader:
                 f"a text of {len(ids)} tokens is longer than the {self.room} that the model has places for: cut what begins with "
                 f"{text[:40]!r}"
             )
-        return self.symbols.read(ids)
+        return self._read(ids)
+
+    def _read(self, ids: Sequence[int]) -> list[int]:
+        """A text with what frames it; nothing frames sentences."""
+        return list(ids) if self._by_sentence else self.symbols.read(ids)

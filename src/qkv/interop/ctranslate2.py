@@ -13,21 +13,25 @@ from torch import Tensor, nn
 
 from qkv.decode.translate import Translator, log_probabilities
 from qkv.error import QkvError
+from qkv.interop.fit import Fit
 from qkv.model.attention import Attention, MemoryAttention
 from qkv.model.block import Block, Residual
 from qkv.model.depth import Stack
 from qkv.model.feedforward import FeedForward
 from qkv.model.position import sinusoids
+from qkv.model.recurrence import Recurrence
 from qkv.spec.model import Embedding, EncoderDecoder, Output
 from qkv.spec.part import Attention as AttentionSpec
 from qkv.spec.part import FeedForward as FeedForwardSpec
 from qkv.spec.part import LayerNorm, PreNorm
 from qkv.spec.part import MemoryAttention as MemoryAttentionSpec
+from qkv.spec.part import SeparableFeedForward as SeparableFeedForwardSpec
 from qkv.spec.part import Sublayer as SublayerSpec
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.position import NoBias, Sinusoid
 from qkv.store import save_tokenizers
 
+FIT = Fit("CTranslate2")
 POSITIONS = 2048  # the table is written out; longer sentences than this CTranslate2 cannot place
 
 
@@ -48,8 +52,9 @@ def export(translator: Translator, folder: Path) -> None:
     specs = library().specs
     model, described = translator.model, translator.model.spec
     heads, position = _accept(described)
+    depths = tuple(len(depth.tiled()) for depth in (described.encoder, described.decoder))
     pre_norm = isinstance(described.encoder.blocks[0].norm, PreNorm)
-    spec = specs.TransformerSpec.from_config((described.encoder.depth, described.decoder.depth), heads, pre_norm=pre_norm)
+    spec = specs.TransformerSpec.from_config(depths, heads, pre_norm=pre_norm)
     for side, stack, embedding in ((spec.encoder, model.encoder, model.source), (spec.decoder, model.decoder, model.target)):
         put_stack(side, stack)
         side.scale_embeddings = described.embedding.scale
@@ -91,17 +96,16 @@ def parity(translator: Translator, folder: Path, pairs: Sequence[tuple[list[int]
 def _accept(described: EncoderDecoder) -> tuple[int, Sinusoid]:
     """The number of heads and the positions of a model that CTranslate2 can hold. Raises QkvError, saying what it wants, for any
     other."""
-    position, blocks = described.embedding.position, {*described.encoder.blocks, *described.decoder.blocks}
+    stacks = FIT.own(described.encoder), FIT.own(described.decoder)
+    position, blocks = described.embedding.position, {block for stack in stacks for block in stack.blocks}
     _refuse_strange(described, [s for block in blocks for s in block.sublayers])
     heads = {s.heads for block in blocks for s in block.sublayers if isinstance(s, AttentionSpec | MemoryAttentionSpec)}
     if any(not isinstance(block.norm.by, LayerNorm) for block in blocks):
         raise QkvError("CTranslate2 wants LayerNorm() in an encoder-decoder")
     if len({type(block.norm) for block in blocks}) > 1 or len({block.norm.epsilon for block in blocks}) > 1 or len(heads) > 1:
         raise QkvError("CTranslate2 wants one kind of norm and one number of heads in all blocks of a model")
-    for stack, row, pattern in (
-        (described.encoder, (AttentionSpec, FeedForwardSpec), Full()),
-        (described.decoder, (AttentionSpec, MemoryAttentionSpec, FeedForwardSpec), Causal()),
-    ):
+    rows = (AttentionSpec, FeedForwardSpec), (AttentionSpec, MemoryAttentionSpec, FeedForwardSpec)
+    for stack, row, pattern in zip(stacks, rows, (Full(), Causal()), strict=True):
         for block in stack.blocks:
             if tuple(map(type, block.sublayers)) != row:
                 raise QkvError(
@@ -123,7 +127,8 @@ def _refuse_strange(described: EncoderDecoder, sublayers: list[SublayerSpec]) ->
     strange: list[object] = [] if isinstance(described.embedding.position, Sinusoid) else [described.embedding.position]
     if not strange and replace(described.embedding, position=Sinusoid()) != plain:
         strange.append(described.embedding)
-    strange += [stack.bias for stack in (described.encoder, described.decoder) if not isinstance(stack.bias, NoBias)]
+    stacks = FIT.own(described.encoder), FIT.own(described.decoder)
+    strange += [stack.bias for stack in stacks if not isinstance(stack.bias, NoBias)]
     strange += [described.output] if described.output != Output() else []
     for s in sublayers:
         match s:
@@ -133,12 +138,15 @@ def _refuse_strange(described: EncoderDecoder, sublayers: list[SublayerSpec]) ->
                 usual = MemoryAttentionSpec(heads, offset)
             case FeedForwardSpec(hidden=hidden):
                 usual = FeedForwardSpec(hidden)
+            case SeparableFeedForwardSpec():
+                usual = FeedForwardSpec(s.hidden)
         strange += [s] if s != usual else []
     if strange:
         raise QkvError(f"CTranslate2 wants a Transformer as Vaswani et al. described it, which {strange[0]} is no part of")
 
 
-def put_stack(side: Any, stack: Stack) -> None:
+def put_stack(side: Any, stack: Stack | Recurrence) -> None:
+    assert isinstance(stack, Stack), "what is written was accepted before"
     if isinstance(stack.norm, nn.LayerNorm):
         _norm(side.layer_norm, stack.norm)
     for layer, block in zip(side.layer, stack.blocks, strict=True):

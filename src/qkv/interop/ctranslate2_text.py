@@ -11,8 +11,7 @@ import numpy as np
 from qkv.decode.generate import Writer
 from qkv.decode.likelihood import Window, surprises
 from qkv.error import QkvError
-from qkv.interop.ctranslate2 import POSITIONS, library, numbers, put_stack
-from qkv.interop.fit import Fit
+from qkv.interop.ctranslate2 import FIT, POSITIONS, library, numbers, put_stack
 from qkv.model.position import sinusoids
 from qkv.model.transformer import DecoderOnly
 from qkv.spec import model as spec
@@ -21,7 +20,6 @@ from qkv.spec.pattern import Causal
 from qkv.spec.position import Learned, Sinusoid
 from qkv.store import save_tokenizers
 
-FIT = Fit("CTranslate2")
 ACTIVATIONS = {ReLU(): "RELU", GELU(): "GELU", TanhGELU(): "GELUTanh", Swish(): "SWISH"}
 
 

@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
 
 from qkv.error import QkvError
+from qkv.spec.halt import Halt
 from qkv.spec.model import Embedding, NoNorm, Normed
 from qkv.spec.part import (
     Activation,
     Attention,
+    Depth,
     FeedForward,
     LayerNorm,
     MemoryAttention,
     PostNorm,
     PreNorm,
+    Recurrence,
     RMSNorm,
+    SeparableFeedForward,
     Stack,
     Sublayer,
     head_width,
@@ -72,9 +76,16 @@ class Fit:
         if bool(embedding.segments) != segments:
             self.refuse(f"an embedding with segments={embedding.segments}", "some" if segments else "none")
 
+    def own(self, depth: Depth) -> Stack:
+        """The stack, whose blocks have weights of their own; refuse a recurrence."""
+        if isinstance(depth, Recurrence):
+            halting = " whose positions halt by themselves" if isinstance(depth.halt, Halt) else ""
+            self.refuse(f"a Recurrence{halting}", "a Stack, with weights of its own for every block")
+        return depth
+
     def stack(
         self,
-        stack: Stack,
+        depth: Depth,
         width: int,
         pattern: Pattern,
         norm: type[PostNorm | PreNorm],
@@ -86,6 +97,7 @@ class Fit:
     ) -> Row:
         """What the blocks of a stack have in common, where they are attention, memory attention if there is a memory, and a
         feed-forward, with norms of this kind."""
+        stack = self.own(depth)
         blocks = stack.blocks
         kinds = (Attention, MemoryAttention, FeedForward) if memory else (Attention, FeedForward)
         for block in blocks:
@@ -119,15 +131,17 @@ class Fit:
                 plain = MemoryAttention(heads, offset, wide, score)
             case FeedForward():
                 plain = replace(sublayer, gated=sublayer.gated and gates)
+            case SeparableFeedForward():
+                raise AssertionError("the kinds of sublayers were asked for")
         if sublayer != plain:
             name, found = next((name, value) for name, value in vars(sublayer).items() if value != getattr(plain, name))
             self.refuse(f"{type(sublayer).__name__} with {name}={found}", f"{name}={getattr(plain, name)}")
 
-    def no_shared_bias(self, *stacks: Stack) -> None:
+    def no_shared_bias(self, *stacks: Depth) -> None:
         """Refuse what a stack adds to all scores."""
-        for stack in stacks:
-            if not isinstance(stack.bias, NoBias):
-                self.refuse(f"a stack with bias={stack.bias}", NoBias())
+        for bias in (self.own(stack).bias for stack in stacks):
+            if not isinstance(bias, NoBias):
+                self.refuse(f"a stack with bias={bias}", NoBias())
 
     def even(self, row: Row, width: int) -> None:
         """Refuse heads that do not share the width evenly."""

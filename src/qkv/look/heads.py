@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qkv.attention.sight import Plain
 from qkv.decode.generate import Writer
 from qkv.decode.read import Reader
+from qkv.decode.seen import seen_of
 from qkv.decode.translate import Translator
-from qkv.error import QkvError
-from qkv.model.trace import Trace
-from qkv.spec.part import MemoryAttention
+from qkv.spec.model import sides
+from qkv.spec.part import MemoryAttention, Recurrence
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -33,49 +31,25 @@ class Kind:
     levels: list[Float[Tensor, "H T S"]]
     queries: list[str]
     keys: list[str]
+    level: str  # what a level is: a block of a stack, or a step of a recurrence
 
 
-@torch.inference_mode()
 def kinds(model: Translator | Writer | Reader, text: str, target: str | None = None) -> list[Kind]:
     """All attention there is while a model reads a text, and writes the target if it is a translator.
 
     Raises QkvError where there is nothing to look at.
     """
-    if isinstance(model, Translator):
-        if target is None:
-            raise QkvError("a translator's attention is that of two sentences: give a target, too")
-        return _of_pair(model, text, target)
-    if not text:
-        raise QkvError("there is nothing to look at in an empty text")
-    ids, trace = model.given(text), Trace()
-    if isinstance(model, Writer):
-        title = "decoder: text to text"
-        model.model.decode(torch.tensor([ids]), Plain(), trace=trace)
-    else:
-        title = "encoder: text to text"
-        model.model.encode(torch.tensor([ids]), Plain(), trace=trace)
-    pieces = model.tokenizer.pieces(ids)
-    return [Kind(title, [weight[0].float() for weight in trace.weights.values()], pieces, pieces)]
-
-
-def _of_pair(translator: Translator, source: str, target: str) -> list[Kind]:
-    """Attention of the three kinds."""
-    read = translator.source.symbols.read(translator.source.encode([source])[0])
-    written = [*translator.target.symbols.opening, *translator.target.encode([target])[0]]
-    if len(read) == 1:
-        raise QkvError("there is nothing to look at in an empty sentence")
-    trace = Trace()
-    memory = translator.model.encode(torch.tensor([read]), Plain(), trace=trace)
-    translator.model.decode(torch.tensor([written]), memory, trace=trace)
-    sources, targets = translator.source.pieces(read), translator.target.pieces(written)
-    encoder = Kind("encoder: source to source", [], sources, sources)
-    to_memory = Kind("decoder: target to source", [], targets, sources)
-    decoder = Kind("decoder: target to target", [], targets, targets)
-    for path, weight in trace.weights.items():
-        side, level, place = path[0], int(path[1]), int(path[2])
-        stack = translator.model.spec.encoder if side == "encoder" else translator.model.spec.decoder
+    seen, depths = seen_of(model, text, target), sides(model.model.spec)
+    level = {side: "step" if isinstance(depth, Recurrence) else "block" for side, depth in depths.items()}
+    sources, targets = (seen.pieces.get(side, []) for side in ("encoder", "decoder"))
+    alone = len(seen.pieces) == 1
+    encoder = Kind(f"encoder: {'text to text' if alone else 'source to source'}", [], sources, sources, level.get("encoder", ""))
+    to_memory = Kind("decoder: target to source", [], targets, sources, level.get("decoder", ""))
+    decoder = Kind(f"decoder: {'text to text' if alone else 'target to target'}", [], targets, targets, level.get("decoder", ""))
+    for path, weight in seen.trace.weights.items():
+        side, number, place = path[0], int(path[1]), int(path[2])
         kind = encoder if side == "encoder" else decoder
-        if isinstance(stack.tiled()[level].sublayers[place], MemoryAttention):
+        if isinstance(depths[side].tiled()[number].sublayers[place], MemoryAttention):
             kind = to_memory
         kind.levels.append(weight[0].float())
     return [kind for kind in (encoder, to_memory, decoder) if kind.levels]
@@ -104,7 +78,7 @@ def draw(model: Translator | Writer | Reader, text: str, target: str | None, pat
                 )
                 if level == 0:
                     axes[level, head].set_title(f"head {head + 1}", fontsize=8)
-            axes[level, 0].set_ylabel(f"block {level + 1}", fontsize=8)
+            axes[level, 0].set_ylabel(f"{kind.level} {level + 1}", fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

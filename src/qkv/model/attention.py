@@ -39,30 +39,44 @@ class Attention(nn.Module):
         self._linear_bias = LinearBias(spec.heads) if isinstance(spec.bias, ALiBi) else None
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
-        q, k, v = self._by_head(self.qkv(x).unflatten(2, (-1, self.head_width)).transpose(1, 2), ctx.first)
+        qkv, recurring = self.qkv(x), ctx.recurring
+        if recurring is not None:
+            qkv = recurring.shown(ctx.path, qkv)
+        q, k, v = self._by_head(qkv.unflatten(2, (-1, self.head_width)).transpose(1, 2), ctx.first)
         if ctx.state is not None:
             k, v = ctx.state.keys(ctx.path).append(k, v)
         bias = self._bias(ctx, q, ctx.first, k.shape[2])
         call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.spec.score, bias)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
-        return self.out(_joined(attend(call)))
+        attended = _joined(attend(call))
+        return self.out(attended if recurring is None else recurring.own(attended))
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
         assert ctx.state is not None, "a step remembers"
-        qkv, out, slot = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path)
+        qkv, out, slot, recurring = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path), ctx.recurring
         pattern, sight, score = self.spec.pattern, ctx.sight, self.spec.score
         biased = self._linear_bias is not None or ctx.bias is not None
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
             first = slot.length
-            q, k, v = self._by_head(qkv(x).view(x.shape[0], -1, 1, self.head_width), first)
+            made = qkv(x) if recurring is None else recurring.shown(ctx.path, qkv(x))
+            q, k, v = self._by_head(made.view(made.shape[0], -1, 1, self.head_width), first)
             keys, values = slot.append(k, v)
             bias = self._bias(ctx, q, first, first + 1) if biased else None
-            return out(attend(Call(q, keys, values, pattern, sight, first, score, bias)).reshape(x.shape[0], -1))
+            attended = attend(Call(q, keys, values, pattern, sight, first, score, bias)).reshape(made.shape[0], -1)
+            return out(attended if recurring is None else recurring.own(attended))
 
         return step
+
+    def stay(self, ctx: Context) -> None:
+        """A step of a recurrence at which every position has halted: it shows what it showed before."""
+        assert ctx.state is not None and ctx.recurring is not None, "without a state, nobody asks"
+        qkv, slot = ctx.recurring.last(ctx.path), ctx.state.keys(ctx.path)
+        each = qkv.view(len(qkv), -1, qkv.shape[-1]).unflatten(2, (-1, self.head_width)).transpose(1, 2)
+        _, k, v = self._by_head(each, slot.length)
+        slot.append(k, v)
 
     def _by_head(self, qkv: Float[Tensor, "B heads T K"], first: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, the first two turned where they are to be."""
@@ -88,18 +102,28 @@ class MemoryAttention(nn.Module):
         self.out = Linear(wide, width, bias=spec.offset)
 
     def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T D"]:
-        memory = self._memory(ctx)
-        rows, length, _ = x.shape
+        memory, recurring = self._memory(ctx), ctx.recurring
+        q = self.q(x) if recurring is None else recurring.spread(self.q(x))
+        rows, length, _ = q.shape
         # the hypotheses of a sentence ask as if they were one longer sequence: the memory is never copied for each
-        q = _heads(self.q(x).unflatten(0, (memory.k.shape[0], -1)).flatten(1, 2), self.spec.heads)
+        q = _heads(q.unflatten(0, (memory.k.shape[0], -1)).flatten(1, 2), self.spec.heads)
         call = Call(q, memory.k, memory.v, Full(), memory.sight, score=self.spec.score)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
-        return self.out(_joined(attend(call)).view(rows, length, -1))
+        attended = _joined(attend(call)).view(rows, length, -1)
+        return self.out(attended if recurring is None else recurring.own(attended))
 
     def stepper(self, ctx: Context) -> Step:
-        """`forward` for one more token of every row at a time."""
-        memory, heads = self._memory(ctx), self.spec.heads
+        """`forward` for one more token of every row at a time; all steps of a recurrence do the same."""
+        if ctx.recurring is None:
+            return self._stepper(ctx)
+        known, path = ctx.recurring.steppers, ctx.recurring.lasting(ctx.path)
+        if path not in known:
+            known[path] = self._stepper(ctx)
+        return known[path]
+
+    def _stepper(self, ctx: Context) -> Step:
+        memory, heads, recurring = self._memory(ctx), self.spec.heads, ctx.recurring
         sentences, _, length, _ = memory.k.shape
         alone = sentences == 1 and isinstance(memory.sight, Plain)
         if self.q.packed and alone and 2 * heads * length <= self.q.in_features:
@@ -107,9 +131,11 @@ class MemoryAttention(nn.Module):
         into, out, score = self.q.product(), self.out.product(), self.spec.score
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
-            q = into(x).view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
-            attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight, score=score))
-            return out(attended.transpose(1, 2).reshape(x.shape[0], -1))
+            q = into(x) if recurring is None else recurring.spread(into(x))
+            rows = q.shape[0]
+            q = q.view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
+            attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight, score=score)).transpose(1, 2).reshape(rows, -1)
+            return out(attended if recurring is None else recurring.own(attended))
 
         return step
 
@@ -120,7 +146,7 @@ class MemoryAttention(nn.Module):
         q k^T = x (W_q^T k)^T, and the output map of a weighted sum of values is the weighted sum of their output maps, head by
         head. What remains is two products with a row for every key of every head.
         """
-        k, v, heads = memory.k[0], memory.v[0], self.spec.heads
+        k, v, heads, length = memory.k[0], memory.v[0], self.spec.heads, memory.k.shape[2]
         k = k * self.spec.score.scale(k.shape[2])
         offset = None if self.q.bias is None else (k @ self.q.bias.view(heads, -1, 1)).flatten()
         keys = (k @ self.q.weight.unflatten(0, (heads, -1))).flatten(0, 1)
@@ -128,19 +154,26 @@ class MemoryAttention(nn.Module):
         into, out = of_few_rows(keys, offset), of_few_rows(values, self.out.bias)
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
-            weights = into(x).view(len(x), heads, -1).softmax(2)
-            return out(weights.view(len(x), -1))
+            weights = into(x).view(len(x), heads, length).softmax(2)
+            return out(weights.flatten(1))
 
         return step
 
     def _memory(self, ctx: Context) -> Once:
-        if ctx.state is not None and ctx.path in ctx.state.slots:
-            slot = ctx.state.slots[ctx.path]
+        recurring, path = ctx.recurring, ctx.path
+        if recurring is not None:
+            path = recurring.lasting(path)
+            if path in recurring.once:
+                return recurring.once[path]
+        if ctx.state is not None and path in ctx.state.slots:
+            slot = ctx.state.slots[path]
             assert isinstance(slot, Once)
             return slot
         assert ctx.memory is not None, "memory attention outside a decoder"
         k, v = (_heads(part, self.spec.heads) for part in self.kv(ctx.memory.vectors).chunk(2, dim=-1))
         once = Once(k, v, ctx.memory.sight)
         if ctx.state is not None:
-            ctx.state.slots[ctx.path] = once
+            ctx.state.slots[path] = once
+        elif recurring is not None:
+            recurring.once[path] = once
         return once

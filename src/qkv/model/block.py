@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from qkv.model.attention import Attention, MemoryAttention
 from qkv.model.context import Context, Step
+from qkv.model.convolution import SeparableFeedForward
 from qkv.model.feedforward import FeedForward
 from qkv.spec import part
 
 
-def sublayer(spec: part.Sublayer, width: int) -> Attention | MemoryAttention | FeedForward:
+def sublayer(spec: part.Sublayer, width: int) -> Attention | MemoryAttention | FeedForward | SeparableFeedForward:
     """The module of a sublayer."""
     match spec:
         case part.Attention():
@@ -24,14 +25,24 @@ def sublayer(spec: part.Sublayer, width: int) -> Attention | MemoryAttention | F
             return MemoryAttention(spec, width)
         case part.FeedForward():
             return FeedForward(spec, width)
+        case part.SeparableFeedForward():
+            return SeparableFeedForward(spec, width)
 
 
-def norm_of(spec: part.Norm, width: int) -> nn.LayerNorm | nn.RMSNorm:
+AnyNorm = nn.LayerNorm | nn.RMSNorm
+
+
+def norm_of(spec: part.Norm, width: int) -> AnyNorm:
     """The module of a norm."""
     return (nn.LayerNorm if isinstance(spec.by, part.LayerNorm) else nn.RMSNorm)(width, eps=spec.epsilon)
 
 
-def normaliser(norm: nn.LayerNorm | nn.RMSNorm) -> Step:
+def closing(spec: part.Norm, width: int) -> nn.Module:
+    """What closes blocks of such norms: one more norm where they stand before the sublayers."""
+    return norm_of(spec, width) if isinstance(spec, part.PreNorm) else nn.Identity()
+
+
+def normaliser(norm: AnyNorm) -> Step:
     """A norm for many calls."""
     if isinstance(norm, nn.RMSNorm):
         return norm.forward
@@ -89,6 +100,13 @@ class Block(nn.Module):
         for index, residual in enumerate(self.sublayers):
             x = residual(x, ctx.at(str(index)))
         return x
+
+    def stay(self, ctx: Context) -> None:
+        """A step of a recurrence at which every position has halted: what others see of it is put into the slots."""
+        for index, residual in enumerate(self.sublayers):
+            sublayer = cast(Residual, residual).sublayer
+            if isinstance(sublayer, Attention | SeparableFeedForward):
+                sublayer.stay(ctx.at(str(index)))
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from qkv.attention.sight import Sight
 from qkv.model.dropout import Noise
 from qkv.model.position import Bias
+from qkv.model.recurring import Recurring
 from qkv.model.state import Path, State
 from qkv.model.trace import Trace
 
@@ -37,10 +38,16 @@ class Context:
     noise: Noise | None = None
     path: Path = ()
     bias: Bias | None = None  # what the blocks of a stack add to their scores
+    recurring: Recurring | None = None  # what the steps of a recurrence share
+
+    @property
+    def origin(self) -> int:
+        """What the places of all tokens are counted from, in training."""
+        return 0 if self.noise is None else self.noise.origin
 
     def at(self, name: str) -> Context:
         """The same one step further down the path; a path is kept only where somebody asks for it."""
-        if self.state is None and self.trace is None and self.noise is None:
+        if self.state is None and self.trace is None and self.noise is None and self.recurring is None:
             return self
         path = (*self.path, name)
-        return Context(self.sight, self.first, self.memory, self.state, self.trace, self.noise, path, self.bias)
+        return Context(self.sight, self.first, self.memory, self.state, self.trace, self.noise, path, self.bias, self.recurring)

@@ -1,4 +1,4 @@
-"""Blocks one upon the other."""
+"""Blocks one upon the other, or one again and again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qkv.model.block import Block, in_a_row, norm_of, normaliser
+from qkv.model.block import AnyNorm, Block, closing, in_a_row, normaliser
 from qkv.model.context import Context, Step
 from qkv.model.position import RelativeBias
+from qkv.model.recurrence import Recurrence
 from qkv.spec import part
 from qkv.spec.position import NoBias
 
@@ -22,8 +23,7 @@ class Stack(nn.Module):
         super().__init__()
         blocks = spec.tiled()
         self.blocks = nn.ModuleList(Block(block, width) for block in blocks)
-        norm = blocks[-1].norm
-        self.norm = norm_of(norm, width) if isinstance(norm, part.PreNorm) else nn.Identity()
+        self.norm = closing(blocks[-1].norm, width)
         self.bias = nn.Identity() if isinstance(spec.bias, NoBias) else RelativeBias(spec.bias, spec.heads().pop())
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
@@ -36,7 +36,12 @@ class Stack(nn.Module):
         """`forward` for one more token of every row at a time."""
         ctx = self._biased(ctx)
         steps = [cast(Block, block).stepper(ctx.at(str(level))) for level, block in enumerate(self.blocks)]
-        return in_a_row(steps if isinstance(self.norm, nn.Identity) else [*steps, normaliser(self.norm)])
+        return in_a_row(steps if isinstance(self.norm, nn.Identity) else [*steps, normaliser(cast(AnyNorm, self.norm))])
 
     def _biased(self, ctx: Context) -> Context:
         return replace(ctx, bias=self.bias.during_a_pass()) if isinstance(self.bias, RelativeBias) else ctx
+
+
+def deep(spec: part.Depth, width: int) -> Stack | Recurrence:
+    """The module of a stack or a recurrence."""
+    return Stack(spec, width) if isinstance(spec, part.Stack) else Recurrence(spec, width)

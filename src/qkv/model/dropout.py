@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,10 +22,19 @@ LEVELS = 2**16
 
 @dataclass(frozen=True)
 class Noise:
-    """Where the random numbers of one pass come from; a training step that adds up several passes gives each its own."""
+    """Where the random numbers of one pass come from; a training step that adds up several passes gives each its own. Its places
+    are counted from a random number on, of at most `roaming`."""
 
     seed: int
     step: int
+    roaming: int = 0
+
+    @cached_property
+    def origin(self) -> int:
+        """Where the first place stands, the same on all sides of a model."""
+        if not self.roaming:
+            return 0
+        return int(np.random.default_rng((self.seed, self.step)).integers(0, self.roaming + 1))
 
     def mask(self, like: Tensor, probability: float, path: Path) -> Float[Tensor, "..."]:
         """Zeros with the probability (to 1/65536), and 1/(1-probability) elsewhere, in the shape of `like`."""

@@ -9,6 +9,9 @@
 | residual stream         |                              | if they shrink                    |                                 |
 | queries of `Dot` scores | as other maps                | as other maps                     | divided by sqrt(head width)     |
 | relative biases         | 0                            | 0                                 | normal, deviation heads^-0.5    |
+| masks of words          | 1                            | the same                          | the same                        |
+| neighbourhoods          | normal, deviation reach^-0.5 | the same                          | the same                        |
+| offset of halting       | what `Halt` says             | the same                          | the same                        |
 | offsets; norms          | 0; scale 1, offset 0         | the same                          | the same                        |
 """
 
@@ -19,10 +22,13 @@ from torch import Tensor, nn
 
 from qkv.model.attention import Attention, MemoryAttention
 from qkv.model.block import Residual
+from qkv.model.convolution import Neighbourhood
 from qkv.model.embedding import Embedding, Table
 from qkv.model.linear import Linear
 from qkv.model.output import Output
-from qkv.model.position import RelativeBias
+from qkv.model.position import RelativeBias, Signal
+from qkv.model.recurrence import Recurrence
+from qkv.spec.halt import Halt
 from qkv.spec.model import FanIn, Glorot, Initial, Normal
 from qkv.spec.score import Dot
 
@@ -37,10 +43,22 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
                 for beside in (module.places, module.segments):
                     if beside is not None:
                         draw.rows(beside, alone=False)
+                if module.words is not None:
+                    nn.init.ones_(module.words)
             case Table():
                 draw.rows(module.weight, alone=True)
             case RelativeBias():
                 draw.biases(module)
+            case Signal():
+                for table in (module.places, module.steps):
+                    if table is not None:
+                        draw.rows(table, alone=False)
+            case Neighbourhood():
+                draw.neighbourhood(module.weight)
+            case Recurrence(halting=nn.Linear() as halting, spec=described):
+                assert isinstance(described.halt, Halt)
+                draw.map(halting)
+                nn.init.constant_(halting.bias, described.halt.bias)
             case Linear():
                 draw.map(module)
             case Output(offset=offset) if offset is not None:
@@ -93,7 +111,11 @@ class _Draw:
             case FanIn():
                 self._normal(weight, weight.shape[1] ** -0.5 if alone else 1.0)
 
-    def map(self, linear: Linear) -> None:
+    def neighbourhood(self, weight: Tensor) -> None:
+        """A weight for each distance and channel; their sum over a neighbourhood keeps the size of what it is of."""
+        self._normal(weight, len(weight) ** -0.5)
+
+    def map(self, linear: nn.Linear) -> None:
         """A linear map, which may be several in one."""
         rows, missing = self.parts.get(linear, ([linear.out_features], 1.0))
         for place, weight in enumerate(linear.weight.data.split(rows)):

@@ -8,8 +8,12 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
-from qkv.spec.position import Relative, Rotary, Sinusoid
+from qkv.attention.sight import Sight
+from qkv.error import QkvError
+from qkv.spec import position as spec
+from qkv.spec.position import Coordinates, Learned, LearnedStep, Relative, Rotary, Sinusoid
 
 Bias = Callable[[int, int, int], Float[Tensor, "1 H T S"]]
 """What is added to the scores of T queries, the first of them at a position, against S keys from position 0 on."""
@@ -24,6 +28,73 @@ def sinusoids(spec: Sinusoid, length: int, width: int) -> Float[Tensor, "length 
     table[:, 0::2] = angle.sin()
     table[:, 1::2] = angle.cos()[:, : width // 2]
     return table
+
+
+class Places:
+    """A vector for the place of each token: from a trained table, or from a table of sinusoids that grows."""
+
+    def __init__(self, position: spec.Position, width: int) -> None:
+        self.position, self.width = position, width
+        self._sinusoids = torch.empty(0, width)  # not a buffer, since it is no part of what was learned
+
+    def __call__(
+        self, trained: Tensor | None, like: Tensor, sight: Sight, first: int, length: int, origin: int = 0, base: int = 0
+    ) -> Float[Tensor, "... T D"] | None:
+        """Vectors for tokens that stand at first .. first+length-1 from an origin on, or where their row says, (B, T, D); None
+        where places say nothing. `base` is what the first place is called where sinusoids are taken of it."""
+        places = sight.places(first, length)
+        match self.position:
+            case Sinusoid() as position:
+                table = self._table(position, base + origin + first + length, like)[base + origin :]
+            case Learned(longest=longest):
+                assert trained is not None
+                # where rows have places of their own, whoever laid them out has measured them
+                if places is None and first + length > longest:
+                    raise QkvError(f"the model knows {longest} places, and a text has {first + length} tokens: give it less")
+                table = trained[origin:]
+            case _:
+                return None
+        return table[first : first + length] if places is None else functional.embedding(places, table)
+
+    def _table(self, position: Sinusoid, length: int, like: Tensor) -> Float[Tensor, "longer D"]:
+        table = self._sinusoids
+        if length > len(table) or table.device != like.device or table.dtype != like.dtype:
+            table = self._sinusoids = sinusoids(position, max(64, 2 * length), self.width).to(like)
+        return table
+
+
+class Signal(nn.Module):
+    """What is added to the state of a recurrence at each step: a vector for the place and one for the step (Dehghani et al. 2018,
+    section 2.1, equations 6 and 7)."""
+
+    def __init__(self, signal: spec.Signal, steps: int, width: int) -> None:
+        super().__init__()
+        self.spec, self._count = signal, steps
+        place = signal.place if isinstance(signal, Coordinates) else spec.NoPosition()
+        trained = isinstance(signal, Coordinates) and isinstance(signal.step, LearnedStep)
+        self.places = nn.Parameter(torch.empty(place.longest, width)) if isinstance(place, Learned) else None
+        self.steps = nn.Parameter(torch.empty(steps, width)) if trained else None
+        self._places = Places(place, width)
+        self._sinusoids = torch.empty(0, width)
+
+    def forward(
+        self, sight: Sight, first: int, length: int, like: Tensor, origin: int = 0
+    ) -> Callable[[int], Float[Tensor, "... T D"] | None]:
+        """The signal at every step, counted from 0, for tokens from a position on; it has the precision of `like`. In training
+        positions are counted from an origin."""
+        if not isinstance(self.spec, Coordinates):
+            return lambda step: None
+        places, steps = self._places(self.places, like, sight, first, length, origin, base=1), self._steps(self.spec, like)
+        return lambda step: steps[step : step + 1] if places is None else places + steps[step]
+
+    def _steps(self, coordinates: Coordinates, like: Tensor) -> Float[Tensor, "steps D"]:
+        if self.steps is not None:
+            return self.steps
+        assert isinstance(coordinates.step, Sinusoid)
+        table = self._sinusoids
+        if not len(table) or table.device != like.device or table.dtype != like.dtype:
+            table = self._sinusoids = sinusoids(coordinates.step, self._count + 1, like.shape[-1])[1:].to(like)
+        return table
 
 
 class Turn:

@@ -6,11 +6,12 @@ over all slots, so that the search never asks what the model is; only rows that 
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from qkv.attention.sight import Sight
 
@@ -58,26 +59,16 @@ class Keys:
     def append(self, k: Float[Tensor, "R H T K"], v: Float[Tensor, "R H T K"]) -> tuple[Tensor, Tensor]:
         """Take the keys and values of the next tokens; give back all of them, (R, H, S, K)."""
         end = self.length + k.shape[2]
-        held = self._held
-        if held is None or end > held.shape[1]:
-            held = self._held = self._grown(end, k)
+        rows, heads, _, width = k.shape
+        held = self._held = roomy(self._held, self.length, end, k.new_empty(rows, 0, 2, heads, width))
         new = held[:, self.length : end].permute(2, 0, 3, 1, 4)
         new[0], new[1] = k, v
         self.length = end
         keys, values = held[:, :end].permute(2, 0, 3, 1, 4)
         return keys, values
 
-    def _grown(self, end: int, like: Tensor) -> Tensor:
-        rows, heads, _, width = like.shape
-        grown = like.new_empty(rows, max(16, 2 * end), 2, heads, width)
-        if self._held is not None:
-            grown[:, : self.length] = self._held[:, : self.length]
-        return grown
-
     def reorder(self, rows: Move) -> None:
-        assert self._held is not None, "nothing was appended yet"
-        used = self.length * self._held.shape[2:].numel()
-        self._held = rows.apply(self._held.flatten(1), used).view(-1, *self._held.shape[1:])
+        self._held = _moved(self._held, rows, self.length)
 
     def keep(self, sentences: Move, rows: Move) -> None:
         self.reorder(rows)
@@ -85,6 +76,49 @@ class Keys:
     def trim(self, length: int) -> None:
         """Forget the tokens after the first `length`."""
         self.length = min(self.length, length)
+
+
+class Tail:
+    """What a convolution has seen: of all tokens so far, since a text may be trimmed to any of them."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._held: Float[Tensor, "R capacity E"] | None = None
+
+    def append(self, x: Float[Tensor, "R T E"], before: int) -> Float[Tensor, "R before_and_T E"]:
+        """Take the inputs for the next tokens; give them back with so many before them, zeros where there were none."""
+        start, end = self.length, self.length + x.shape[1]
+        held = self._held = roomy(self._held, start, end, x[:, :0])
+        held[:, start:end] = x
+        self.length = end
+        if start >= before:
+            return held[:, start - before : end]
+        return functional.pad(held[:, :end], (0, 0, before - start, 0))
+
+    def reorder(self, rows: Move) -> None:
+        self._held = _moved(self._held, rows, self.length)
+
+    def keep(self, sentences: Move, rows: Move) -> None:
+        self.reorder(rows)
+
+    def trim(self, length: int) -> None:
+        """Forget the tokens after the first `length`."""
+        self.length = min(self.length, length)
+
+
+def roomy(held: Tensor | None, length: int, end: int, empty: Tensor) -> Float[Tensor, "R capacity ..."]:
+    """Memory for tokens up to `end`, in which the first `length` are kept; `empty`, (R, 0, ...), says what a token is."""
+    if held is not None and end <= held.shape[1]:
+        return held
+    grown = empty.new_empty(len(empty), max(16, 2 * end), *empty.shape[2:])
+    if held is not None:
+        grown[:, :length] = held[:, :length]
+    return grown
+
+
+def _moved(held: Tensor | None, rows: Move, length: int) -> Tensor:
+    assert held is not None, "nothing was appended yet"
+    return rows.apply(held.flatten(1), length * held.shape[2:].numel()).view(-1, *held.shape[1:])
 
 
 class Once:
@@ -104,6 +138,9 @@ class Once:
         """Nothing: it has no part in how far decoding has come."""
 
 
+AnySlot = TypeVar("AnySlot", Keys, Tail)
+
+
 class State:
     """All slots of one decoding, and how far it has come."""
 
@@ -113,10 +150,15 @@ class State:
 
     def keys(self, path: Path) -> Keys:
         """The slot of a self-attention, new at its first use."""
-        slot = self.slots.get(path)
-        if slot is None:
-            slot = self.slots[path] = Keys()
-        assert isinstance(slot, Keys)
+        return self._slot(path, Keys)
+
+    def tail(self, path: Path) -> Tail:
+        """The slot of a convolution, new at its first use."""
+        return self._slot(path, Tail)
+
+    def _slot(self, path: Path, kind: type[AnySlot]) -> AnySlot:
+        slot = self.slots.setdefault(path, kind())
+        assert isinstance(slot, kind)
         return slot
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:

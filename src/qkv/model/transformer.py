@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from qkv import device as machine
 from qkv.attention.sight import Plain, Sight
 from qkv.model.context import Context, Memory
-from qkv.model.depth import Stack
+from qkv.model.depth import Stack, deep
 from qkv.model.dropout import Noise
 from qkv.model.embedding import Embedding, Table
 from qkv.model.initialise import initialise
 from qkv.model.linear import InEightBits, Linear, packed
 from qkv.model.output import Output
+from qkv.model.recurrence import Recurrence
 from qkv.model.state import State
 from qkv.model.trace import Trace
 from qkv.spec import model as spec
@@ -33,8 +34,8 @@ class EncoderDecoder(nn.Module):
         self.target = Embedding(spec_.embedding, target, width)
         self.source = Embedding(spec_.embedding, spec_.vocabulary.source, width)
         self.tie()
-        self.encoder = Stack(spec_.encoder, width)
-        self.decoder = Stack(spec_.decoder, width)
+        self.encoder = deep(spec_.encoder, width)
+        self.decoder = deep(spec_.decoder, width)
         own = isinstance(spec_.tie, spec.Untied | spec.SourceAndTarget)
         self.output = Table(target, width) if own else self.target
         self.head = Output(spec_.output, target, width)
@@ -92,7 +93,7 @@ class DecoderOnly(nn.Module):
         self.spec = spec_
         width, entries = spec_.width, spec_.vocabulary.size
         self.target = Embedding(spec_.embedding, entries, width)
-        self.decoder = Stack(spec_.decoder, width)
+        self.decoder = deep(spec_.decoder, width)
         self.output = self.target if isinstance(spec_.tie, spec.Tied) else Table(entries, width)
         self.head = Output(spec_.output, entries, width)
 
@@ -134,7 +135,7 @@ class EncoderOnly(nn.Module):
         self.spec = spec_
         width, entries = spec_.width, spec_.vocabulary.size
         self.source = Embedding(spec_.embedding, entries, width)
-        self.encoder = Stack(spec_.encoder, width)
+        self.encoder = deep(spec_.encoder, width)
         self.output = self.source if isinstance(spec_.tie, spec.Tied) else Table(entries, width)
         self.head = Output(spec_.output, entries, width)
 
@@ -162,20 +163,22 @@ class Classifier(nn.Module):
         self.spec = spec_
         width = spec_.width
         self.source = Embedding(spec_.embedding, spec_.vocabulary.size, width)
-        self.encoder = Stack(spec_.encoder, width)
+        self.encoder = deep(spec_.encoder, width)
         self.pooler = Linear(width, width)
         self.labels = Linear(width, len(spec_.labels))
 
     def encode(
-        self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
+        self, source: Int[Tensor, "B S *words"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
     ) -> Float[Tensor, "B S D"]:
         """What the encoder makes of a text, place by place."""
         ctx = Context(sight, noise=noise, trace=trace).at("encoder")
         return self.encoder(self.source(source, ctx), ctx)
 
-    def forward(self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None) -> Float[Tensor, "B L"]:
+    def forward(
+        self, source: Int[Tensor, "B S *words"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
+    ) -> Float[Tensor, "B L"]:
         """Logits for every label."""
-        vector = torch.tanh(self.pooler(pooled(self.spec.pooling, self.encode(source, sight, noise), sight)))
+        vector = torch.tanh(self.pooler(pooled(self.spec.pooling, self.encode(source, sight, noise, trace), sight)))
         if noise is not None and self.spec.dropout:
             vector = vector * noise.mask(vector, self.spec.dropout, ("labels",))
         return self.labels(vector)
@@ -188,14 +191,19 @@ def pooled(pooling: spec.Pooling, hidden: Float[Tensor, "B S D"], sight: Sight) 
     """One vector for each text; padding has no part in it."""
     if isinstance(pooling, spec.FirstToken):
         return hidden[:, 0]
-    there = sight.visible(0, 1, hidden.shape[1])
+    there = sight.present(0, hidden.shape[1])
+    if isinstance(pooling, spec.LastToken):
+        if there is None:
+            return hidden[:, -1]
+        last = (there * torch.arange(1, there.shape[1] + 1, device=there.device)).argmax(1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
     if there is None:
         return hidden.mean(1)
-    present = there[:, 0, 0, :, None].to(hidden.dtype)
+    present = there[:, :, None].to(hidden.dtype)
     return (hidden * present).sum(1) / present.sum(1).clamp(min=1)
 
 
-def _stepper(table: Embedding, decoder: Stack, ctx: Context) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:
+def _stepper(table: Embedding, decoder: Stack | Recurrence, ctx: Context) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:
     """All that can be looked up is looked up now, once: a step of a small model must not drown in Python."""
     state = ctx.state
     assert state is not None, "a step remembers"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qkv.error import unknown
-from qkv.papers import bart, bert, gpt, t5, transformer
+from qkv.papers import bart, bert, gpt, t5, transformer, universal
 from qkv.spec.data import AtMost
 from qkv.spec.model import Model, Vocabulary
 from qkv.spec.run import Adam, Batching, Checkpoints, Clip, Cosine, Noam, NoClip, Schedule
@@ -49,8 +49,13 @@ CATALOGUE: dict[str, Entry] = {
     "transformer-small": Entry(transformer.transformer_small, "after Vaswani et al. 2017"),
     "transformer-base": Entry(transformer.transformer_base, "Vaswani et al. 2017"),
     "transformer-big": Entry(transformer.transformer_big, "Vaswani et al. 2017"),
+    "universal-tiny": Entry(universal.universal_tiny, "after Dehghani et al. 2018", AN_HOUR),
+    "universal-small": Entry(universal.universal_small, "Dehghani et al. 2018"),
+    "universal-base": Entry(universal.universal_base, "Dehghani et al. 2018"),
     "gpt-tiny": Entry(gpt.gpt_tiny, "after Radford et al. 2019", _language(0.002, 256, 2048)),
     "gpt-mini": Entry(gpt.gpt_mini, "after Radford et al. 2019", _language(0.001, 256, 4096)),
+    "universal-gpt-tiny": Entry(universal.universal_gpt_tiny, "after Dehghani et al. 2018", _language(0.001, 256, 2048)),
+    "universal-bert-tiny": Entry(universal.universal_bert_tiny, "after Dehghani et al. 2018", _language(0.001, 128, 4096)),
     "gpt2-small": Entry(gpt.gpt2_small, "Radford et al. 2019", _language(0.0006, 1024, 16384, 2000)),
     "gpt2-medium": Entry(gpt.gpt2_medium, "Radford et al. 2019", _language(0.0003, 1024, 16384, 2000)),
     "gpt2-large": Entry(gpt.gpt2_large, "Radford et al. 2019", _language(0.00025, 1024, 16384, 2000)),

@@ -5,6 +5,7 @@ A multiply-add is two operations; norms, activations, softmax and sums are not c
 
 from __future__ import annotations
 
+from qkv.spec.halt import Halt
 from qkv.spec.model import (
     AllThree,
     Classifier,
@@ -15,32 +16,37 @@ from qkv.spec.model import (
     Model,
     Normed,
     Output,
+    Sentences,
     SourceAndTarget,
     TargetAndOutput,
     Tied,
     Transform,
     Untied,
+    sides,
 )
 from qkv.spec.part import (
     Attention,
     Block,
+    Depth,
     FeedForward,
     LayerNorm,
     MemoryAttention,
     Norm,
     PreNorm,
+    Recurrence,
+    SeparableFeedForward,
     Stack,
     Sublayer,
     head_width,
     kv_heads,
 )
-from qkv.spec.position import Learned, Relative
+from qkv.spec.position import Coordinates, Learned, LearnedStep, Relative
 
 
 def parameters(model: Model) -> int:
     """Trained numbers, tied matrices once."""
     width = model.width
-    stacks = sum(_stack_parameters(stack, width) for stack in stacks_of(model))
+    stacks = sum(_stack_parameters(stack, width) for stack in sides(model).values())
     if isinstance(model, Classifier):
         head = _linear(width, width, True) + _linear(width, len(model.labels), True)
         return model.vocabulary.size * width + _beside_tokens(model.embedding, width) + stacks + head
@@ -49,23 +55,12 @@ def parameters(model: Model) -> int:
     return _rows(model) * width + tables * _beside_tokens(model.embedding, width) + stacks + output
 
 
-def stacks_of(model: Model) -> tuple[Stack, ...]:
-    """The encoder, the decoder, or both."""
-    match model:
-        case EncoderDecoder(encoder=encoder, decoder=decoder):
-            return encoder, decoder
-        case DecoderOnly(decoder=decoder):
-            return (decoder,)
-        case EncoderOnly(encoder=encoder) | Classifier(encoder=encoder):
-            return (encoder,)
-
-
 def flops(model: Model, length: int = 32) -> int:
     """Operations of one forward pass over one token, in a text `length` tokens long; with two sides, over one source and one
-    target token in a pair of sentences of that length each."""
+    target token in a pair of sentences of that length each. A recurrence makes all its steps."""
     width = model.width
     blocks = sum(
-        _sublayer_flops(s, width, length) for stack in stacks_of(model) for block in stack.tiled() for s in block.sublayers
+        _sublayer_flops(s, width, length) for stack in sides(model).values() for block in stack.tiled() for s in block.sublayers
     )
     if isinstance(model, Classifier):
         return blocks
@@ -79,12 +74,18 @@ def cache_bytes(model: Model, length: int = 32, bytes_per_number: int = 4) -> in
     if not isinstance(model, EncoderDecoder | DecoderOnly):
         return 0
     numbers = 0
-    for sublayer in (s for block in model.decoder.tiled() for s in block.sublayers):
+    tails = 0  # of convolutions, the same for any length
+    decoder = model.decoder
+    for sublayer in (s for block in decoder.tiled() for s in block.sublayers):
         if isinstance(sublayer, Attention):
             numbers += 2 * kv_heads(sublayer) * head_width(sublayer, model.width)
-        elif isinstance(sublayer, MemoryAttention):
+        elif isinstance(sublayer, SeparableFeedForward):
+            tails += (sublayer.first - 1) * model.width + (sublayer.second - 1) * sublayer.hidden
+    # all steps of a recurrence ask one and the same projected memory
+    for sublayer in (s for block in (decoder.tiled() if isinstance(decoder, Stack) else decoder.blocks) for s in block.sublayers):
+        if isinstance(sublayer, MemoryAttention):
             numbers += 2 * sublayer.heads * head_width(sublayer, model.width)
-    return numbers * length * bytes_per_number
+    return (numbers * length + tails) * bytes_per_number
 
 
 def _rows(model: EncoderDecoder | DecoderOnly | EncoderOnly) -> int:
@@ -105,7 +106,8 @@ def _beside_tokens(embedding: Embedding, width: int) -> int:
     """What an embedding has besides a vector for each token."""
     places = embedding.position.longest if isinstance(embedding.position, Learned) else 0
     norm = 2 * width if isinstance(embedding.norm, Normed) else 0
-    return (places + embedding.segments) * width + norm
+    words = embedding.unit.longest if isinstance(embedding.unit, Sentences) else 0
+    return (places + embedding.segments + words) * width + norm
 
 
 def _output_parameters(output: Output, width: int, entries: int) -> int:
@@ -113,11 +115,22 @@ def _output_parameters(output: Output, width: int, entries: int) -> int:
     return transform + (entries if output.offset else 0)
 
 
-def _stack_parameters(stack: Stack, width: int) -> int:
+def _stack_parameters(stack: Depth, width: int) -> int:
+    if isinstance(stack, Recurrence):
+        return _recurrence_parameters(stack, width)
     total = sum(_block_parameters(block, width) for block in stack.tiled())
     last = stack.tiled()[-1].norm
     total += _norm_parameters(last, width) if isinstance(last, PreNorm) else 0
     return total + (stack.bias.buckets * stack.heads().pop() if isinstance(stack.bias, Relative) else 0)
+
+
+def _recurrence_parameters(recurrence: Recurrence, width: int) -> int:
+    norm, signal = recurrence.block.norm, recurrence.signal
+    total = _block_parameters(recurrence.block, width) + (_norm_parameters(norm, width) if isinstance(norm, PreNorm) else 0)
+    if isinstance(signal, Coordinates):
+        total += signal.place.longest * width if isinstance(signal.place, Learned) else 0
+        total += recurrence.steps * width if isinstance(signal.step, LearnedStep) else 0
+    return total + (_linear(width, 1, True) if isinstance(recurrence.halt, Halt) else 0)
 
 
 def _norm_parameters(norm: Norm, width: int) -> int:
@@ -142,6 +155,8 @@ def _sublayer_parameters(sublayer: Sublayer, width: int) -> int:
             return 3 * _linear(width, wide, offset) + _linear(wide, width, offset)
         case FeedForward(hidden=hidden, offset=offset, gated=gated):
             return (2 if gated else 1) * _linear(width, hidden, offset) + _linear(hidden, width, offset)
+        case SeparableFeedForward(hidden=hidden, first=first, second=second, offset=offset):
+            return first * width + _linear(width, hidden, offset) + second * hidden + _linear(hidden, width, offset)
 
 
 def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:
@@ -152,3 +167,5 @@ def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:
             return 2 * width * (2 * wide + 2 * served) + 2 * 2 * length * wide
         case FeedForward(hidden=hidden, gated=gated):
             return 2 * (3 if gated else 2) * width * hidden
+        case SeparableFeedForward(hidden=hidden, first=first, second=second):
+            return 2 * (first * width + second * hidden + 2 * width * hidden)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qkv.error import QkvError, unknown
 
-KINDS = ("bpe", "unigram", "bytes", "characters")
+KINDS = ("bpe", "unigram", "bytes", "characters", "words")
 
 
 def _whole(owner: object, size: object) -> None:
@@ -45,8 +45,9 @@ class Tokenizer:
     """How text is cut into pieces.
 
     The kind is one of: "bpe", merges of frequent pairs (Sennrich et al. 2016); "unigram", the most probable pieces (Kudo 2018);
-    "bytes", merges of bytes, to which no text is unknown; "characters". A joint tokenizer is one for both sides. `extra` are
-    entries that no text is cut into, such as the mask: what a model is to learn asks for them.
+    "bytes", merges of bytes, to which no text is unknown; "characters"; "words", which white space parts, with an entry for the
+    end of a line. A joint tokenizer is one for both sides. `extra` are entries that no text is cut into, such as the mask: what a
+    model is to learn asks for them.
     """
 
     kind: str = "bpe"
@@ -142,6 +143,17 @@ class Labelled:
         _names(self, "fields", self.fields)
         if len(self.fields) != 2 or self.fields[0] == self.fields[1]:
             raise QkvError(f"Labelled.fields must be two different fields, the text and the label, not {self.fields!r}")
+
+
+@dataclass(frozen=True)
+class Stories:
+    """Stories with questions and their answers, in the files of bAbI (Weston et al. 2015), also .gz: a text is the statements and
+    the question, each a line, in lower case and without punctuation; its label is the answer."""
+
+    files: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _names(self, "files", self.files)
 
 
 @dataclass(frozen=True)

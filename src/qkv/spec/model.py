@@ -3,11 +3,22 @@ it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from qkv.error import QkvError
-from qkv.spec.part import Activation, Attention, MemoryAttention, Stack, head_width, refuse_dropout
-from qkv.spec.position import Position, Sinusoid
+from qkv.spec.part import (
+    Activation,
+    Attention,
+    Depth,
+    MemoryAttention,
+    Recurrence,
+    SeparableFeedForward,
+    head_width,
+    refuse_dropout,
+)
+from qkv.spec.position import Coordinates, Learned, Position, Sinusoid
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,24 @@ class Normed:
     """A layer norm."""
 
     epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Every position is a token."""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Every position is a sentence, which is a line of at most `longest` words: the sum of their vectors, each multiplied by a
+    trained mask for the place of the word (Dehghani et al. 2018, section 3.1, after Sukhbaatar et al. 2015 and Henaff et al.
+    2016)."""
+
+    longest: int = 32
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.longest, int) or isinstance(self.longest, bool) or self.longest < 1:
+            raise QkvError(f"Sentences.longest must be a whole number of at least 1, not {self.longest!r}")
 
 
 @dataclass(frozen=True)
@@ -36,6 +65,7 @@ class Embedding:
     dropout: float = 0.0
     norm: NoNorm | Normed = NoNorm()
     segments: int = 0
+    unit: Tokens | Sentences = Tokens()
 
     def __post_init__(self) -> None:
         refuse_dropout(self, self.dropout)
@@ -160,7 +190,7 @@ def _more_than_specials(size: int) -> None:
         raise QkvError(f"a vocabulary needs the four special symbols and at least one entry more, not {size}")
 
 
-def _refuse(stack: Stack, width: int, place: str, memory: bool, future: bool) -> None:
+def _refuse(stack: Depth, width: int, place: str, memory: bool, future: bool) -> None:
     """Raises QkvError where there is no width, heads cannot share it, or a sublayer sees what is not there."""
     if width < 1:
         raise QkvError(f"a model has a width of at least 1, not {width!r}")
@@ -169,8 +199,14 @@ def _refuse(stack: Stack, width: int, place: str, memory: bool, future: bool) ->
             head_width(sublayer, width)
         if isinstance(sublayer, MemoryAttention) and not memory:
             raise QkvError(f"MemoryAttention stands in the {place}, where there is no memory")
-        if isinstance(sublayer, Attention) and not future and sublayer.pattern.allows(0, 1):
+        if isinstance(sublayer, Attention | SeparableFeedForward) and not future and sublayer.pattern.allows(0, 1):
             raise QkvError(f"{sublayer.pattern} sees the future, in a decoder that is to predict it: use Causal()")
+
+
+def _refuse_sentences(embedding: Embedding) -> None:
+    """Raises QkvError where a model that says tokens is to read whole sentences."""
+    if isinstance(embedding.unit, Sentences):
+        raise QkvError(f"{embedding.unit} is for a Classifier: other models say tokens, and read them")
 
 
 @dataclass(frozen=True)
@@ -180,8 +216,8 @@ class EncoderDecoder:
     vocabulary: Vocabulary
     width: int
     embedding: Embedding
-    encoder: Stack
-    decoder: Stack
+    encoder: Depth
+    decoder: Depth
     tie: Tie = AllThree()
     output: Output = Output()
     initial: Initial = Glorot()
@@ -192,6 +228,7 @@ class EncoderDecoder:
                 f"{type(self.tie).__name__}() ties both sides to one vocabulary, but there is one for each: {self.vocabulary}; "
                 f"use TargetAndOutput()"
             )
+        _refuse_sentences(self.embedding)
         _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
         _refuse(self.decoder, self.width, "decoder", memory=True, future=False)
 
@@ -203,12 +240,13 @@ class DecoderOnly:
     vocabulary: Joint
     width: int
     embedding: Embedding
-    decoder: Stack
+    decoder: Depth
     tie: Tied | Untied = Tied()
     output: Output = Output()
     initial: Initial = Normal()
 
     def __post_init__(self) -> None:
+        _refuse_sentences(self.embedding)
         _refuse(self.decoder, self.width, "decoder of a model without an encoder", memory=False, future=False)
 
 
@@ -219,12 +257,13 @@ class EncoderOnly:
     vocabulary: Joint
     width: int
     embedding: Embedding
-    encoder: Stack
+    encoder: Depth
     tie: Tied | Untied = Tied()
     output: Output = Output()
     initial: Initial = Normal(shrink=False)
 
     def __post_init__(self) -> None:
+        _refuse_sentences(self.embedding)
         _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
 
 
@@ -238,7 +277,12 @@ class MeanToken:
     """A text is the mean of the vectors of its tokens."""
 
 
-Pooling = FirstToken | MeanToken
+@dataclass(frozen=True)
+class LastToken:
+    """A text is the vector of its last token, or of its last sentence: the question that a story ends with."""
+
+
+Pooling = FirstToken | MeanToken | LastToken
 
 
 @dataclass(frozen=True)
@@ -249,7 +293,7 @@ class Classifier:
     vocabulary: Joint
     width: int
     embedding: Embedding
-    encoder: Stack
+    encoder: Depth
     labels: tuple[str, ...]
     pooling: Pooling = MeanToken()
     dropout: float = 0.1
@@ -263,3 +307,31 @@ class Classifier:
 
 
 Model = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def sides(model: Model) -> dict[str, Depth]:
+    """The encoder, the decoder, or both, by name."""
+    return {name: getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)}
+
+
+def known_places(model: Model) -> int | float:
+    """How many tokens a text can have at most: as many as there are trained places, wherever these act."""
+    signals = [depth.signal for depth in sides(model).values() if isinstance(depth, Recurrence)]
+    said = [model.embedding.position, *(signal.place for signal in signals if isinstance(signal, Coordinates))]
+    return min((position.longest for position in said if isinstance(position, Learned)), default=math.inf)
+
+
+def with_places(model: AnyModel, longest: int) -> AnyModel:
+    """The same model with so many trained places, wherever it has any."""
+
+    def placed(position: Position) -> Position:
+        return Learned(longest) if isinstance(position, Learned) else position
+
+    def signalled(depth: Depth) -> Depth:
+        if not isinstance(depth, Recurrence) or not isinstance(depth.signal, Coordinates):
+            return depth
+        return replace(depth, signal=replace(depth.signal, place=placed(depth.signal.place)))
+
+    embedding = replace(model.embedding, position=placed(model.embedding.position))
+    return replace(model, embedding=embedding, **{name: signalled(depth) for name, depth in sides(model).items()})

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError
+from qkv.spec.halt import AllSteps, Halting
 from qkv.spec.pattern import Full, Pattern
-from qkv.spec.position import ALiBi, NoBias, NoRotation, Relative, Rotary, Rotation
+from qkv.spec.position import ALiBi, Coordinates, NoBias, NoRotation, Relative, Rotary, Rotation, Signal
 from qkv.spec.score import ScaledDot, Score
 
 
@@ -157,7 +158,26 @@ class FeedForward:
         _positive(self, "hidden")
 
 
-Sublayer = Attention | MemoryAttention | FeedForward
+@dataclass(frozen=True)
+class SeparableFeedForward:
+    """A feed-forward both of whose maps are separable convolutions: each channel is first summed over its neighbourhood, `first`
+    and `second` positions wide, then a linear map joins the channels (Dehghani et al. 2018, section 2.1, as released).
+
+    The pattern says on which side neighbours lie: on both (`Full()`), or none of them later (`Causal()`).
+    """
+
+    hidden: int
+    first: int = 3
+    second: int = 5
+    activation: Activation = ReLU()
+    pattern: Pattern = Full()
+    offset: bool = True
+
+    def __post_init__(self) -> None:
+        _positive(self, "hidden", "first", "second")
+
+
+Sublayer = Attention | MemoryAttention | FeedForward | SeparableFeedForward
 
 
 @dataclass(frozen=True, init=False)
@@ -205,3 +225,36 @@ class Stack:
     def heads(self) -> set[int]:
         """The numbers of heads that self-attention has in these blocks."""
         return {s.heads for block in self.blocks for s in block.sublayers if isinstance(s, Attention)}
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The same block at each of `steps` steps, and so depth as time (Dehghani et al. 2018, section 2).
+
+    The signal is added before every step, to what the residual connection carries, too. Where positions halt by themselves,
+    `steps` is how many they make at most.
+    """
+
+    block: Block
+    steps: int
+    signal: Signal = Coordinates()
+    halt: Halting = AllSteps()
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps")
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that have weights of their own."""
+        return (self.block,)
+
+    def tiled(self) -> tuple[Block, ...]:
+        """The block as it is met, from the first step to the last."""
+        return (self.block,) * self.steps
+
+    def heads(self) -> set[int]:
+        """The number of heads that self-attention has."""
+        return {s.heads for s in self.block.sublayers if isinstance(s, Attention)}
+
+
+Depth = Stack | Recurrence

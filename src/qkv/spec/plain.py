@@ -11,9 +11,9 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from qkv.error import QkvError, unknown
-from qkv.spec import data, model, objective, part, pattern, position, run, score
+from qkv.spec import data, halt, model, objective, part, pattern, position, run, score, world
 
-_MODULES = (part, pattern, position, score, model, data, objective, run)
+_MODULES = (part, halt, pattern, position, score, model, data, world, objective, run)
 VALUES: dict[str, type] = {
     name: value
     for module in _MODULES

@@ -86,3 +86,28 @@ class Relative:
 @dataclass(frozen=True)
 class NoBias:
     """Scores as they are."""
+
+
+@dataclass(frozen=True)
+class LearnedStep:
+    """A trained vector for each step."""
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """What tells a recurrence where and when it is: a vector for the place of a token and one for the step, both added to the
+    state at every step (Dehghani et al. 2018, section 2.1, equations 6 and 7). Places and steps are counted from 1.
+
+    The paper's are sines and cosines of both; the released code has trained vectors for the steps.
+    """
+
+    place: Position = Sinusoid()
+    step: Sinusoid | LearnedStep = Sinusoid()
+
+
+@dataclass(frozen=True)
+class NoSignal:
+    """Nothing tells a recurrence where or when it is but its input."""
+
+
+Signal = Coordinates | NoSignal

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError, unknown
-from qkv.spec.data import AtMost, Exactly, Files, HeldOut, Labelled, Pairs, Texts, Tokenizer
+from qkv.spec.data import AtMost, Exactly, Files, HeldOut, Labelled, Pairs, Stories, Texts, Tokenizer
 from qkv.spec.objective import Classify, Objective, Translate
+from qkv.spec.world import Drawn
 
 
 def _above(value: object, least: float, *names: str) -> None:
@@ -196,23 +197,37 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 
 
+Source = Files | Pairs | Drawn | Texts | Labelled | Stories
+
+
 def text_of(objective: Objective) -> tuple[type, ...]:
     """The kinds of text that an objective learns from."""
-    return (Files, Pairs) if isinstance(objective, Translate) else (Labelled,) if isinstance(objective, Classify) else (Texts,)
+    match objective:
+        case Translate():
+            return Files, Pairs, Drawn
+        case Classify():
+            return Labelled, Stories
+        case _:
+            return (Texts,)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run."""
+    """One training run.
+
+    With `roaming`, the places of a training batch are counted from a random number on, of at most so many, on both sides alike:
+    then a model knows places that lie beyond its longest training text (Dehghani et al. 2018, section 3.4).
+    """
 
     model: str
-    train: Files | Pairs | Texts | Labelled
-    valid: Files | Pairs | Texts | Labelled | HeldOut = HeldOut()
+    train: Source
+    valid: Source | HeldOut = HeldOut()
     objective: Objective = Translate()
     start: Scratch | From = Scratch()
     changes: tuple[str, ...] = ()
     tokenizer: Tokenizer = Tokenizer()
     longest: int = 256
+    roaming: int = 0
     batching: Batching = Batching()
     optimiser: Adam = Adam()
     schedule: Schedule = Noam()
@@ -235,6 +250,8 @@ class Run:
             raise QkvError(f"label smoothing is a share of probability below 1, not {self.smoothing}")
         if self.seed < 0:
             raise QkvError(f"a seed is not negative: {self.seed}")
+        if self.roaming < 0:
+            raise QkvError(f"roaming is a number of places, 0 where all texts begin at the first: not {self.roaming}")
         if self.longest < 1:
             raise QkvError(f"the longest sentence has at least one token, not {self.longest}")
         wanted = text_of(self.objective)
@@ -244,6 +261,6 @@ class Run:
                 raise QkvError(f"{self.objective} learns from {kinds}, not from {type(text).__name__}")
 
     @property
-    def own_text(self) -> Files | Pairs | Texts | Labelled:
+    def own_text(self) -> Source:
         """The text that it is validated on, or that it learns from where the first is held out of it."""
         return self.train if isinstance(self.valid, HeldOut) else self.valid

@@ -12,27 +12,35 @@ from torch import Tensor
 from torch.nn import functional
 
 from qkv.attention.sight import Padded, Plain, Sight
-from qkv.data.batch import Movable, Plan, padded, plan
+from qkv.data.batch import Given, Movable, Plan, by_sentence, padded, plan
 from qkv.data.labels import PreparedLabels
 from qkv.data.sides import Corpus
 from qkv.data.tokenizer import Tokenizers
 from qkv.model.dropout import Noise
+from qkv.model.trace import Trace
 from qkv.model.transformer import Classifier
+from qkv.spec.data import Stories
 from qkv.spec.run import Run
 from qkv.train.evaluate import macro_f1
 from qkv.train.loss import Smoothing
-from qkv.train.task import Losses, mean_loss
+from qkv.train.ponder import Tally, mean_loss
+from qkv.train.task import Losses
 
 
 @dataclass(frozen=True, eq=False)
 class LabelBatch(Movable):
     """Texts and the numbers of their labels."""
 
-    ids: Int64[Tensor, "B S"]
+    ids: Int64[Tensor, "B S *words"]
     lengths: Int64[Tensor, "B"]
     truth: Int64[Tensor, "B"]
     padded: bool
     tokens: int
+
+    @property
+    def sides(self) -> dict[str, Given]:
+        """What the encoder is given."""
+        return {"encoder": Given(self.ids, self.lengths if self.padded else None)}
 
     @property
     def sight(self) -> Sight:
@@ -55,9 +63,15 @@ class Classifying:
         return self._labelled(self.prepared.train, plan[index])
 
     def losses(
-        self, model: Classifier, batch: LabelBatch, smoothing: Smoothing, noise: Noise | None, precision: torch.dtype
+        self,
+        model: Classifier,
+        batch: LabelBatch,
+        smoothing: Smoothing,
+        noise: Noise | None,
+        precision: torch.dtype,
+        trace: Trace | None = None,
     ) -> Losses:
-        logits = model(batch.ids, batch.sight, noise).float()
+        logits = model(batch.ids, batch.sight, noise, trace).float()
         smoothed = functional.cross_entropy(logits, batch.truth, reduction="sum", label_smoothing=smoothing.amount)
         return smoothed, functional.cross_entropy(logits.detach(), batch.truth, reduction="sum")
 
@@ -69,11 +83,13 @@ class Classifying:
     @torch.no_grad()
     def measure(self, model: Classifier) -> dict[str, Any]:
         """Loss, accuracy, and the mean over labels of F1."""
-        device = model.labels.weight.device
+        device, tally = model.labels.weight.device, Tally(model.spec)
         total, told, truth = 0.0, [], []
         for indices in self._plan(self.prepared.valid, 0, 0):
             batch = self._labelled(self.prepared.valid, indices).to(device)
-            logits = model(batch.ids, batch.sight).float()
+            trace = tally.trace()
+            logits = model(batch.ids, batch.sight, trace=trace).float()
+            tally.add(trace, batch)
             total += functional.cross_entropy(logits, batch.truth, reduction="sum").item()
             told += logits.argmax(1).tolist()
             truth += batch.truth.tolist()
@@ -82,6 +98,7 @@ class Classifying:
             "loss": total / len(truth),
             "accuracy": right / len(truth),
             "macro_f1": macro_f1(truth, told, len(self.report.labels)),
+            **tally.fields(),
         }
 
     def _plan(self, corpus: Corpus, seed: int, epoch: int) -> Plan:
@@ -91,7 +108,11 @@ class Classifying:
     def _labelled(self, corpus: Corpus, indices: np.ndarray) -> LabelBatch:
         symbols = self.prepared.tokenizer.symbols
         chosen = [corpus[index] for index in indices.tolist()]
-        ids, lengths = padded([text for text, _ in chosen], symbols.before, symbols.end, symbols.pad)
+        texts = [text for text, _ in chosen]
+        if isinstance(self.run.train, Stories):
+            ids, lengths = by_sentence(texts, self.prepared.tokenizer.line_end)
+        else:
+            ids, lengths = padded(texts, symbols.before, symbols.end, symbols.pad)
         truth = np.array([int(label[0]) for _, label in chosen])
         tensors = (torch.from_numpy(each) for each in (ids, lengths, truth))
         return LabelBatch(*tensors, padded=bool((lengths != ids.shape[1]).any()), tokens=len(truth))

@@ -27,6 +27,7 @@ from qkv.spec.model import Model as Spec
 from qkv.spec.run import Clip, Epochs, From, Minutes, Patience, Run, Steps
 from qkv.store import inherit, load, put_weights, weights_of
 from qkv.train import checkpoint as checkpoints
+from qkv.train import ponder
 from qkv.train.checkpoint import Checkpoint, Progress
 from qkv.train.journal import Journal
 from qkv.train.loss import Smoothing
@@ -162,17 +163,22 @@ class Loop:
         return UNKNOWN if unknown else self.progress.steps
 
     def _gradients(self, batches: list[Example], tokens: int, step: int) -> float:
-        """Set the gradient of the mean loss per token over all batches; give back the sum of their plain losses."""
+        """Set the gradient of the mean loss per token over all batches, and of what pondering costs; give back the sum of their
+        plain losses."""
         self.adam.zero_grad(set_to_none=True)
         where = self.ground.where
         total = torch.zeros((), dtype=torch.float64, device=where.device)
+        spec = self.model.spec
+        positions = ponder.positions(spec, batches)
         for place, batch in enumerate(batches):
-            noise = Noise(self.run.seed, step * len(batches) + place)
+            noise = Noise(self.run.seed, step * len(batches) + place, self.run.roaming)
             with torch.autocast(where.device.type, where.precision, enabled=where.precision != torch.float32):
+                trace = ponder.tracing(spec)
                 smoothed, plain = self.ground.task.losses(
-                    self.model, batch, Smoothing(self.run.smoothing), noise, where.precision
+                    self.model, batch, Smoothing(self.run.smoothing), noise, where.precision, trace
                 )
-            (smoothed / tokens).backward()
+            loss = smoothed / tokens
+            (loss if trace is None else loss + ponder.cost(spec, trace, batch, positions)).backward()
             total += plain
         return total.item()
 
@@ -265,6 +271,8 @@ class Loop:
         self._pass_time()
         self.journal.write("evaluation", step=progress.step, seconds=round(progress.seconds, 2), **fields)
         self.watch.say(f"step {progress.step:,}: {said(fields)}")
+        for warning in ponder.collapsed(self.model.spec, fields):
+            self.watch.say(warning)
 
     def _pass_time(self) -> None:
         """Time spent on evaluation and saving is the run's time, but not part of its speed."""
@@ -301,12 +309,15 @@ MEASURES = {
     "accuracy": "{:.1%} right",
     "macro_f1": "macro F1 {:.3f}",
     "bleu": "BLEU {:.2f}",
+    "characters": "{:.1%} of characters right",
+    "sequences": "{:.1%} of answers",
 }
 
 
 def said(fields: dict[str, Any]) -> str:
     """A measurement in words."""
-    return ", ".join(words.format(fields[name]) for name, words in MEASURES.items() if name in fields)
+    measured = [words.format(fields[name]) for name, words in MEASURES.items() if name in fields]
+    return ", ".join([*measured, *ponder.said(fields)])
 
 
 def begun(run: Run, spec: Spec) -> AnyModel:

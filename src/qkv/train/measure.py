@@ -12,15 +12,20 @@ import torch
 from qkv.data.documents import encode_pieces, read_pieces
 from qkv.data.labels import read_rows
 from qkv.data.objective import corrupted, window
+from qkv.data.text import read_pairs
+from qkv.data.world import accuracy
 from qkv.decode.generate import Writer
 from qkv.decode.likelihood import Window, surprises
 from qkv.decode.read import Reader
+from qkv.decode.translate import Translator
 from qkv.error import unknown
 from qkv.look import confusion as picture
 from qkv.model.transformer import Classifier, EncoderOnly
-from qkv.spec.data import Labelled, Texts
+from qkv.spec.data import Labelled, Stories, Texts
 from qkv.spec.objective import MaskedWords
+from qkv.spec.world import Drawn
 from qkv.train.evaluate import confusion, macro_f1, perplexity
+from qkv.train.pairs import greedy
 from qkv.train.run_folder import RECIPE, read_run
 from qkv.train.texts import special_of
 
@@ -78,7 +83,19 @@ def restoration(reader: Reader, where: Texts) -> list[dict[str, Any]]:
     ]
 
 
-def labels(reader: Reader, where: Labelled, path: Path | None) -> list[dict[str, Any]]:
+def answers(translator: Translator, drawn: Drawn, batch_tokens: int) -> list[dict[str, Any]]:
+    """How many characters of the answers of a world, and how many answers as a whole, a translator tells right."""
+    asked, truth = zip(*read_pairs(drawn), strict=True)
+    found = translator.translate(list(asked), greedy(list(truth)), batch_tokens=batch_tokens)
+    right = accuracy([best[0].text for best in found], list(truth))
+    signature = f"percent|{drawn.world}|answers:{drawn.number}|seed:{drawn.seed}"
+    return [
+        {"name": "characters right", "value": 100 * right.characters, "signature": signature},
+        {"name": "answers right", "value": 100 * right.sequences, "signature": signature},
+    ]
+
+
+def labels(reader: Reader, where: Labelled | Stories, path: Path | None) -> list[dict[str, Any]]:
     """Accuracy and macro F1, and a picture of what was taken for what, if there is a path for it. Raises QkvError for a label
     that the model does not know."""
     assert isinstance(reader.model, Classifier)

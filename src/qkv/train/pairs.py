@@ -12,15 +12,19 @@ from qkv.data.batch import Batch, Plan, collate, plan
 from qkv.data.corpus import Prepared
 from qkv.data.sides import Corpus
 from qkv.data.tokenizer import Tokenizers
+from qkv.data.world import accuracy
 from qkv.decode.rule import Beam
 from qkv.decode.translate import Translator
 from qkv.model.dropout import Noise
+from qkv.model.trace import Trace
 from qkv.model.transformer import EncoderDecoder
 from qkv.spec.run import Run
+from qkv.spec.world import Drawn
 from qkv.store import Stored
 from qkv.train.evaluate import bleu, perplexity, refuse_unknown
 from qkv.train.loss import Smoothing
-from qkv.train.task import Losses, mean_loss, of_vectors
+from qkv.train.ponder import Tally, mean_loss
+from qkv.train.task import Losses, of_vectors
 
 
 class Translating:
@@ -42,26 +46,45 @@ class Translating:
         return batch_of(self.prepared.train, plan[index], self.tokenizers)
 
     def losses(
-        self, model: EncoderDecoder, batch: Batch, smoothing: Smoothing, noise: Noise | None, precision: torch.dtype
+        self,
+        model: EncoderDecoder,
+        batch: Batch,
+        smoothing: Smoothing,
+        noise: Noise | None,
+        precision: torch.dtype,
+        trace: Trace | None = None,
     ) -> Losses:
-        return losses(model, batch, smoothing, noise, precision)
+        return losses(model, batch, smoothing, noise, precision, trace)
 
-    def validation_loss(self, model: EncoderDecoder) -> float:
+    def validation_loss(self, model: EncoderDecoder, tally: Tally | None = None) -> float:
         corpus = self.prepared.valid
         found = plan(corpus.source.lengths, corpus.target.lengths, tokens=self.run.batching.tokens, seed=0, epoch=0)
         batches = (batch_of(corpus, indices, self.tokenizers) for indices in found)
-        return mean_loss(self.losses, model, batches, model.output.weight.device)
+        return mean_loss(self.losses, model, batches, model.output.weight.device, tally)
 
     def measure(self, model: EncoderDecoder) -> dict[str, Any]:
-        """Validation loss, perplexity, and BLEU by greedy translation."""
-        loss = self.validation_loss(model)
-        fields: dict[str, Any] = {"loss": loss, "perplexity": perplexity(loss)}
+        """Validation loss and perplexity; by greedy translation BLEU, or, of a world, how many answers are right."""
+        tally = Tally(model.spec)
+        loss = self.validation_loss(model, tally)
+        fields: dict[str, Any] = {"loss": loss, "perplexity": perplexity(loss), **tally.fields()}
         pairs = self._valid_pairs[: self.run.evaluation.sentences]
         if pairs:
             model.eval()
-            found = Translator(Stored(model, *self.tokenizers)).translate([s for s, _ in pairs], Beam(1))
-            fields["bleu"] = bleu([best[0].text for best in found], [t for _, t in pairs], self.run.evaluation.tokenise).value
+            truth = [target for _, target in pairs]
+            drawn = isinstance(self.run.own_text, Drawn)
+            rule = greedy(truth) if drawn else Beam(1)
+            found = Translator(Stored(model, *self.tokenizers)).translate([s for s, _ in pairs], rule)
+            told = [best[0].text for best in found]
+            if drawn:
+                fields |= vars(accuracy(told, truth))
+            else:
+                fields["bleu"] = bleu(told, truth, self.run.evaluation.tokenise).value
         return fields
+
+
+def greedy(truth: list[str]) -> Beam:
+    """How the answers of a world are told: one hypothesis, with room for the longest answer even to the shortest question."""
+    return Beam(1, extra=max(map(len, truth)))
 
 
 def losses(
@@ -70,9 +93,11 @@ def losses(
     smoothing: Smoothing,
     noise: Noise | None = None,
     precision: torch.dtype = torch.float32,
+    trace: Trace | None = None,
 ) -> Losses:
     """The smoothed and the plain loss of a batch, summed over its target tokens, in nats; padding is nobody's loss."""
-    hidden = model.decode(batch.target_in, model.encode(batch.source, sight(batch), noise), noise=noise)
+    memory = model.encode(batch.source, sight(batch), noise, trace)
+    hidden = model.decode(batch.target_in, memory, noise=noise, trace=trace)
     if not batch.padded_target:
         rows, truth = hidden.flatten(0, 1), batch.target_out.flatten()
     else:

@@ -18,8 +18,8 @@ from qkv.look import curves
 from qkv.papers.catalogue import named
 from qkv.spec import plain
 from qkv.spec.count import parameters
-from qkv.spec.data import Exactly
-from qkv.spec.model import Joint, Model, Separate
+from qkv.spec.data import Exactly, Stories
+from qkv.spec.model import Joint, Model, Sentences, Separate
 from qkv.spec.objective import Classify, Delete, Generate, Infill, MaskedWords, Rotate, Spans, Translate
 from qkv.spec.run import From, Minutes, Run
 from qkv.store import load_spec, load_tokenizers, put_weights, save_spec, save_tokenizers, save_weights
@@ -75,6 +75,8 @@ def describe(run: Run, vocabulary: tuple[int, int], labels: tuple[str, ...] = ("
         spec = placed(run, named(run.model, Joint(source) if run.tokenizer.joint else Separate(source, target)))
     if isinstance(run.objective, Classify):
         spec = classifier(spec, labels, run.objective.pooling)
+        if isinstance(run.train, Stories):
+            spec = replace(spec, embedding=replace(spec.embedding, unit=Sentences()))
     for setting in run.changes:
         spec = plain.change(spec, setting)
     refuse_misfit(run, spec)

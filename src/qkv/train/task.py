@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qkv.data.batch import Given
 from qkv.data.tokenizer import Tokenizers
 from qkv.model.dropout import Noise
+from qkv.model.trace import Trace
 from qkv.model.transformer import DecoderOnly, EncoderDecoder, EncoderOnly
 from qkv.train.loss import Smoothing, smoothed_cross_entropy
 
@@ -20,10 +21,13 @@ Losses = tuple[Float[Tensor, ""], Float[Tensor, ""]]
 
 @runtime_checkable
 class Example(Protocol):
-    """A batch; `tokens` is how many predictions its loss is the sum of."""
+    """A batch; `tokens` is how many predictions its loss is the sum of, `sides` what each side of a model is given."""
 
     @property
     def tokens(self) -> int: ...
+
+    @property
+    def sides(self) -> dict[str, Given]: ...
 
     def to(self, device: torch.device | str) -> Any: ...
 
@@ -68,8 +72,16 @@ class Task(Protocol):
         """One of them."""
         ...
 
-    def losses(self, model: Any, batch: Any, smoothing: Smoothing, noise: Noise | None, precision: torch.dtype) -> Losses:
-        """The loss of a batch."""
+    def losses(
+        self,
+        model: Any,
+        batch: Any,
+        smoothing: Smoothing,
+        noise: Noise | None,
+        precision: torch.dtype,
+        trace: Trace | None = None,
+    ) -> Losses:
+        """The loss of a batch; a trace takes note of what goes on inside."""
         ...
 
     def validation_loss(self, model: Any) -> float:
@@ -91,13 +103,3 @@ def of_vectors(
     """The loss of a model whose last block gave these vectors, where these tokens were to be said."""
     weight, offset = model.output.weight, model.head.offset
     return smoothed_cross_entropy(model.head.ready(vectors).to(weight.dtype), weight, truth, smoothing, precision, offset)
-
-
-@torch.no_grad()
-def mean_loss(losses: Callable[..., Losses], model: Any, batches: Iterable[Example], device: torch.device) -> float:
-    """The plain loss per prediction of some batches, without dropout."""
-    total, count = 0.0, 0
-    for batch in batches:
-        total += losses(model, batch.to(device), Smoothing(0.0), None, torch.float32)[1].item()
-        count += batch.tokens
-    return total / count

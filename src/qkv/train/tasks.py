@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from qkv.data.corpus import prepare
@@ -10,10 +9,19 @@ from qkv.data.documents import prepare_texts
 from qkv.data.labels import prepare_labels
 from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
-from qkv.spec.data import Labelled, Texts
-from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Joint, Model, Pooling
+from qkv.spec.data import Labelled, Stories, Texts
+from qkv.spec.model import (
+    Classifier,
+    DecoderOnly,
+    EncoderDecoder,
+    EncoderOnly,
+    Joint,
+    Model,
+    Pooling,
+    known_places,
+    with_places,
+)
 from qkv.spec.objective import Classify, Generate, MaskedWords, Translate
-from qkv.spec.position import Learned
 from qkv.spec.run import Run
 from qkv.train.labels import Classifying
 from qkv.train.pairs import Translating
@@ -36,7 +44,7 @@ def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
                 return Filling(run, prepared)
             case _:
                 return Denoising(run, prepared)
-    if isinstance(text, Labelled):
+    if isinstance(text, Labelled | Stories):
         cut = given.source if given else run.tokenizer
         labelled = prepare_labels(text, valid, cut, longest=run.longest, seed=run.seed, cache=cache)  # pyright: ignore[reportArgumentType]
         return Classifying(run, labelled)
@@ -66,13 +74,11 @@ def classifier(spec: Model, labels: tuple[str, ...], pooling: Pooling) -> Classi
 
 def placed(run: Run, spec: Model) -> Model:
     """A model with as many learned places as the texts of a run need: one that no training reaches would be worth nothing."""
-    if not isinstance(spec.embedding.position, Learned):
-        return spec
-    return replace(spec, embedding=replace(spec.embedding, position=Learned(_needed(run))))
+    return with_places(spec, _needed(run))
 
 
 def _needed(run: Run) -> int:
-    return run.longest + (0 if isinstance(run.objective, Generate) else FRAME)
+    return run.longest + run.roaming + (0 if isinstance(run.objective, Generate) else FRAME)
 
 
 def refuse_misfit(run: Run, spec: Model) -> None:
@@ -84,10 +90,9 @@ def refuse_misfit(run: Run, spec: Model) -> None:
             f"{run.model} is of the shape {type(spec).__name__}, and {type(run.objective).__name__} needs {shape.__name__}: "
             f"`qkv models` lists the models of every shape"
         )
-    position = spec.embedding.position
-    needed = _needed(run)
-    if isinstance(position, Learned) and position.longest < needed:
+    places, needed = known_places(spec), _needed(run)
+    if places < needed:
         raise QkvError(
-            f"{run.model} knows {position.longest} places, and texts of {run.longest} tokens need {needed}: make them shorter by "
-            f"--longest {position.longest - needed + run.longest}"
+            f"{run.model} knows {places} places, and texts of {run.longest} tokens need {needed}: make them shorter by "
+            f"--longest {int(places) - needed + run.longest}"
         )

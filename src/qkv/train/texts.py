@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain, Sight
-from qkv.data.batch import Batch, Movable, of_rows, padded
+from qkv.data.batch import Batch, Given, Movable, of_rows, padded
 from qkv.data.batch import Plan as LengthPlan
 from qkv.data.batch import plan as plan_by_length
 from qkv.data.documents import PreparedTexts
@@ -23,6 +23,7 @@ from qkv.data.sides import Side
 from qkv.data.tokenizer import Tokenizer, Tokenizers
 from qkv.error import QkvError
 from qkv.model.dropout import Noise
+from qkv.model.trace import Trace
 from qkv.model.transformer import DecoderOnly, EncoderDecoder, EncoderOnly
 from qkv.spec.objective import Infill, MaskedWords, Spans
 from qkv.spec.objective import Noise as NoiseSpec
@@ -30,7 +31,8 @@ from qkv.spec.run import Run
 from qkv.train.evaluate import perplexity
 from qkv.train.loss import Smoothing
 from qkv.train.pairs import losses as pair_losses
-from qkv.train.task import Losses, mean_loss, of_vectors
+from qkv.train.ponder import Tally, mean_loss
+from qkv.train.task import Losses, of_vectors
 
 STOPS = frozenset(".!?。！？")
 
@@ -52,23 +54,30 @@ class Generating:
         return plan.rows(plan[index])
 
     def losses(
-        self, model: DecoderOnly, batch: Rows, smoothing: Smoothing, noise: Noise | None, precision: torch.dtype
+        self,
+        model: DecoderOnly,
+        batch: Rows,
+        smoothing: Smoothing,
+        noise: Noise | None,
+        precision: torch.dtype,
+        trace: Trace | None = None,
     ) -> Losses:
-        hidden = model.decode(batch.given, batch.sight, noise=noise)
+        hidden = model.decode(batch.given, batch.sight, noise=noise, trace=trace)
         return of_vectors(model, hidden.flatten(0, 1), batch.truth.flatten(), smoothing, precision)
 
-    def validation_loss(self, model: DecoderOnly) -> float:
+    def validation_loss(self, model: DecoderOnly, tally: Tally | None = None) -> float:
         run, symbols = self.run, self.prepared.tokenizer.symbols
         plan = in_order(self.prepared.valid, symbols, length=run.longest, tokens=run.batching.tokens)
         batches = (plan.rows(plan[index]) for index in range(len(plan)))
-        return mean_loss(self.losses, model, batches, model.output.weight.device)
+        return mean_loss(self.losses, model, batches, model.output.weight.device, tally)
 
     def measure(self, model: DecoderOnly) -> dict[str, Any]:
         """Validation loss and perplexity per token, and bits per byte of the text."""
-        loss, side = self.validation_loss(model), self.prepared.valid
+        tally = Tally(model.spec)
+        loss, side = self.validation_loss(model, tally), self.prepared.valid
         predictions = int(side.lengths.sum()) + len(side)
         bits = loss * predictions / math.log(2) / self.report.valid.bytes
-        return {"loss": loss, "perplexity": perplexity(loss), "bits_per_byte": bits}
+        return {"loss": loss, "perplexity": perplexity(loss), "bits_per_byte": bits, **tally.fields()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +120,11 @@ class MaskedBatch(Movable):
     truth: Int64[Tensor, "N"]
     padded: bool
     tokens: int
+
+    @property
+    def sides(self) -> dict[str, Given]:
+        """What the encoder is given."""
+        return {"encoder": Given(self.ids, self.lengths if self.padded else None)}
 
     @property
     def sight(self) -> Sight:
@@ -157,9 +171,15 @@ class Filling:
         return self._masked(self.pieces.train, plan[index], self.run.seed, epoch)
 
     def losses(
-        self, model: EncoderOnly, batch: MaskedBatch, smoothing: Smoothing, noise: Noise | None, precision: torch.dtype
+        self,
+        model: EncoderOnly,
+        batch: MaskedBatch,
+        smoothing: Smoothing,
+        noise: Noise | None,
+        precision: torch.dtype,
+        trace: Trace | None = None,
     ) -> Losses:
-        hidden = model.encode(batch.ids, batch.sight, noise)[batch.rows, batch.columns]
+        hidden = model.encode(batch.ids, batch.sight, noise, trace)[batch.rows, batch.columns]
         return of_vectors(model, hidden, batch.truth, smoothing, precision)
 
     def validation_loss(self, model: EncoderOnly) -> float:
@@ -169,15 +189,18 @@ class Filling:
     @torch.no_grad()
     def measure(self, model: EncoderOnly) -> dict[str, Any]:
         """Loss and perplexity at masked words, and how many of them are said right."""
-        device = model.output.weight.device
+        device, tally = model.output.weight.device, Tally(model.spec)
         total, right, count = 0.0, 0, 0
         for indices in self.pieces.to_validate():
             batch = self._validated(indices).to(device)
-            logits = model.logits(model.encode(batch.ids, batch.sight)[batch.rows, batch.columns])
+            trace = tally.trace()
+            logits = model.logits(model.encode(batch.ids, batch.sight, trace=trace)[batch.rows, batch.columns])
+            tally.add(trace, batch)
             total += torch.nn.functional.cross_entropy(logits.float(), batch.truth, reduction="sum").item()
             right += int((logits.argmax(1) == batch.truth).sum())
             count += batch.tokens
-        return {"loss": total / count, "perplexity": perplexity(total / count), "accuracy": right / count}
+        mean = total / count
+        return {"loss": mean, "perplexity": perplexity(mean), "accuracy": right / count, **tally.fields()}
 
     def _validated(self, indices: np.ndarray) -> MaskedBatch:
         return self._masked(self.pieces.valid, indices, 0, 0)
@@ -219,18 +242,25 @@ class Denoising:
         return self._spoilt(self.pieces.train, plan[index], self.run.seed, epoch)
 
     def losses(
-        self, model: EncoderDecoder, batch: Batch, smoothing: Smoothing, noise: Noise | None, precision: torch.dtype
+        self,
+        model: EncoderDecoder,
+        batch: Batch,
+        smoothing: Smoothing,
+        noise: Noise | None,
+        precision: torch.dtype,
+        trace: Trace | None = None,
     ) -> Losses:
-        return pair_losses(model, batch, smoothing, noise, precision)
+        return pair_losses(model, batch, smoothing, noise, precision, trace)
 
-    def validation_loss(self, model: EncoderDecoder) -> float:
+    def validation_loss(self, model: EncoderDecoder, tally: Tally | None = None) -> float:
         batches = (self._validated(indices) for indices in self.pieces.to_validate())
-        return mean_loss(self.losses, model, batches, model.output.weight.device)
+        return mean_loss(self.losses, model, batches, model.output.weight.device, tally)
 
     def measure(self, model: EncoderDecoder) -> dict[str, Any]:
         """Loss and perplexity per restored token."""
-        loss = self.validation_loss(model)
-        return {"loss": loss, "perplexity": perplexity(loss)}
+        tally = Tally(model.spec)
+        loss = self.validation_loss(model, tally)
+        return {"loss": loss, "perplexity": perplexity(loss), **tally.fields()}
 
     def _validated(self, indices: np.ndarray) -> Batch:
         return self._spoilt(self.pieces.valid, indices, 0, 0)

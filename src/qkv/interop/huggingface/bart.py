@@ -124,7 +124,7 @@ def layers(spec: EncoderDecoder) -> list[Pair]:
     pairs: list[Pair] = []
     for side, stack, between in zip(SIDES, (spec.encoder, spec.decoder), ({}, MEMORY), strict=True):
         table = SELF | between | _feed_forward(2 if between else 1)
-        for level in range(stack.depth):
+        for level in range(len(stack.tiled())):
             pairs += paired(table, f"{side}.blocks.{level}.sublayers.", f"model.{side}.layers.{level}.", BOTH)
     pairs += [Pair("head.offset", BIAS, AsRow())] if spec.output.offset else []
     if isinstance(spec.tie, AllThree | SourceAndTarget):

@@ -156,7 +156,7 @@ def _classifier_config(spec: Classifier) -> dict[str, Any]:
 def _body(spec: EncoderOnly | Classifier) -> list[Pair]:
     pairs = [Pair(ours, theirs) for ours, theirs in EMBEDDING.items()]
     pairs += paired({"source.norm": "bert.embeddings.LayerNorm"}, "", "", BOTH)
-    for level in range(spec.encoder.depth):
+    for level in range(len(spec.encoder.tiled())):
         pairs += paired(BLOCK, f"encoder.blocks.{level}.sublayers.", f"bert.encoder.layer.{level}.", BOTH)
     return pairs
 

@@ -79,7 +79,7 @@ def _configured(spec: DecoderOnly) -> dict[str, Any]:
 
 def _pairs(spec: DecoderOnly) -> list[Pair]:
     pairs = [Pair("target.weight", "transformer.wte.weight"), Pair("target.places", "transformer.wpe.weight")]
-    for level in range(spec.decoder.depth):
+    for level in range(len(spec.decoder.tiled())):
         pairs += paired(BLOCK, f"decoder.blocks.{level}.sublayers.", f"transformer.h.{level}.", BOTH)
     pairs += paired({"decoder.norm": "transformer.ln_f"}, "", "", BOTH)
     pairs += [Pair("output.weight", "lm_head.weight")] if spec.tie == Untied() else []

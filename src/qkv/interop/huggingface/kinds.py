@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qkv.error import QkvError, unknown
+from qkv.interop.fit import Fit
 from qkv.interop.huggingface.architecture import Architecture
 from qkv.interop.huggingface.bart import BART
 from qkv.interop.huggingface.bert import BERT, BERT_CLASSIFIER
@@ -12,7 +13,7 @@ from qkv.interop.huggingface.config import CONFIG, Plain
 from qkv.interop.huggingface.gpt2 import GPT2
 from qkv.interop.huggingface.marian import MARIAN, PEGASUS
 from qkv.interop.huggingface.t5 import T5
-from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Model
+from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Model, sides
 from qkv.spec.part import PreNorm
 from qkv.spec.position import Learned, NoPosition, Sinusoid
 
@@ -37,7 +38,10 @@ def named(config: Plain, folder: Path) -> Architecture:
 
 
 def fitting(spec: Model) -> Architecture:
-    """The architecture whose members are like this model; it may yet refuse it."""
+    """The architecture whose members are like this model; it may yet refuse it. Raises QkvError for a recurrence, which none of
+    them has."""
+    for depth in sides(spec).values():
+        Fit("transformers").own(depth)
     match spec:
         case DecoderOnly():
             return GPT2

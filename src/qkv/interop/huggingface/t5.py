@@ -109,7 +109,7 @@ def _configured(spec: EncoderDecoder) -> dict[str, Any]:
         for each in (each for block in stack.blocks for each in block.sublayers):
             if each.offset:
                 FIT.refuse(f"{type(each).__name__} with offset=True", "offset=False")
-    biases = spec.encoder.bias, spec.decoder.bias
+    biases = FIT.own(spec.encoder).bias, FIT.own(spec.decoder).bias
     buckets, farthest = _buckets(biases)
     for name in ("heads", "head_width", "hidden", "activation", "gated", "epsilon"):
         FIT.one((getattr(reads, name), getattr(writes, name)), name)
@@ -162,7 +162,7 @@ def _pairs(spec: EncoderDecoder) -> list[Pair]:
         dense = f"layer.{place}.DenseReluDense"
         table = SELF | between | {f"{place}.norm": f"layer.{place}.layer_norm", f"{place}.sublayer.out": f"{dense}.wo"}
         table[f"{place}.sublayer.into"] = (f"{dense}.wi_0", f"{dense}.wi_1") if forward.gated else f"{dense}.wi"
-        for level in range(stack.depth):
+        for level in range(len(stack.tiled())):
             pairs += paired(table, f"{side}.blocks.{level}.sublayers.", f"{side}.block.{level}.", WEIGHT)
         pairs.append(Pair(f"{side}.bias.weight", f"{side}.{BIAS}"))
         pairs.append(Pair(f"{side}.norm.weight", f"{side}.final_layer_norm.weight"))

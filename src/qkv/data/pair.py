@@ -1,0 +1,4 @@
+"""Two texts that belong together."""
+
+Pair = tuple[str, str]
+"""A source line and its target line."""

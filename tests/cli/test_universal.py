@@ -1,0 +1,125 @@
+"""Universal Transformers from the command line: worlds, stories, ponder times, and what no other engine can hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Ask, asked
+from tests.cli.test_inspect import refused
+
+SMALL = """
+--device cpu --precision fp32 --steps 4 --batch-tokens 200 --set width=16 --set *.hidden=24 --set *.steps=3
+--set *.halt=Halt(0.9,halted=Stays()) --set evaluation=Evaluation(2,5) --set checkpoints=Checkpoints(2,2,Exactly(2))
+""".split()
+STORIES = """1 Mary moved to the bathroom.
+2 John went to the hallway.
+3 Where is Mary? \tbathroom\t1
+4 Daniel went back to the hallway.
+5 Where is Daniel? \thallway\t4
+1 John moved to the bathroom.
+2 Where is John? \tbathroom\t1
+1 Sandra journeyed to the hallway.
+2 Where is Sandra? \thallway\t1
+"""
+
+
+@pytest.fixture(scope="module")
+def copier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small universal translator in a world of digits."""
+    out = tmp_path_factory.mktemp("copier") / "run"
+    answer = asked(
+        "train", "translate", "--world", "Copy(longest=6)", "--number", 200, "--model", "universal-tiny", "--out", out, *SMALL
+    )
+    assert answer.code == 0, answer.err
+    assert "encoder ponders" in answer.err
+    assert "of characters right" in answer.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stories") / "qa.txt"
+    path.write_text(STORIES, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def answerer(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small universal reader of stories."""
+    out = tmp_path_factory.mktemp("answerer") / "run"
+    answer = asked("train", "classify", "--stories", stories, "--valid-stories", stories, "--out", out, *SMALL)
+    assert answer.code == 0, answer.err
+    return out
+
+
+def test_a_world_is_learned_from_and_told_by_characters_and_answers(ask: Ask, copier: Path) -> None:
+    final = [json.loads(line) for line in (copier / "journal.jsonl").read_text().splitlines()][-1]
+    assert 0 <= final["characters"] <= 1
+    assert 0 <= final["sequences"] <= 1
+    found = json.loads(ask("evaluate", copier, "--world", "Copy(longest=9)", "--number", 12, "--json").out)
+    assert [each["name"] for each in found] == ["characters right", "answers right"]
+    assert found[0]["signature"] == "percent|Copy(longest=9)|answers:12|seed:3"
+    assert "Drawn" in (copier / "run.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--world", "Copi"], "did you mean 'Copy'?"),
+        (["--world", "ReLU()"], "unknown world 'ReLU()'"),
+        (["--world", "Copy(longest=0)"], "Copy.longest must be a whole number from 1"),
+        (["--world", "Copy", "--source", "a", "--target", "b"], "in files or as a world, not both"),
+    ],
+)
+def test_a_world_that_is_none_is_refused(ask: Ask, tmp_path: Path, options: list[str], words: str) -> None:
+    refused(ask("train", "translate", "--out", tmp_path / "run", *options), words)
+
+
+def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories: Path) -> None:
+    described = json.loads((answerer / "model.json").read_text())["Classifier"]
+    assert described["labels"] == ["bathroom", "hallway"]
+    assert described["embedding"]["Embedding"]["unit"] == {"Sentences": {"longest": 32}}
+    assert described["pooling"] == {"LastToken": {}}
+    found = json.loads(ask("evaluate", answerer, "--stories", stories, "--json").out)
+    assert found[0]["name"] == "accuracy"
+    assert found[0]["signature"] == "percent|texts:4|cut:0|labels:2"
+    picture = ask("look", "heads", answerer, "mary moved to the hallway\nwhere is mary")
+    assert picture.code == 0, picture.err
+
+
+def test_whole_stories_are_held_out(ask: Ask, stories: Path, tmp_path: Path) -> None:
+    answer = ask("train", "classify", "--stories", stories, "--out", tmp_path / "run", *SMALL, "--set", "valid=HeldOut(0.4)")
+    assert answer.code == 0, answer.err
+    assert "training table: 3 texts" in answer.err or "training table: 2 texts" in answer.err
+    assert "validation table: 1 texts" in answer.err or "validation table: 2 texts" in answer.err
+
+
+def test_a_broken_story_is_named(ask: Ask, tmp_path: Path) -> None:
+    broken = tmp_path / "qa.txt"
+    broken.write_text(STORIES.replace("2 John went", "3 John went"), encoding="utf-8")
+    refused(
+        ask("train", "classify", "--stories", broken, "--out", tmp_path / "run", *SMALL), f"line 2 of {broken} has the number 3"
+    )
+
+
+def test_look_ponder_draws_a_picture_under_the_words(ask: Ask, copier: Path, answerer: Path, tmp_path: Path) -> None:
+    answer = ask("look", "ponder", copier, "314159", "314159", "--out", tmp_path / "p.png")
+    assert (answer.code, answer.out) == (0, f"{tmp_path / 'p.png'}\n"), answer.err
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads(ask("look", "ponder", copier, "3141", "31", "--json").out)
+    assert [(each["side"], each["pieces"], each["most"]) for each in found] == [
+        ("encoder", ["3", "1", "4", "1", "</s>"], 3),
+        ("decoder", ["<s>", "3", "1"], 3),
+    ]
+    (of_story,) = json.loads(ask("look", "ponder", answerer, "mary moved to the hallway\nwhere is mary", "--json").out)
+    assert of_story["pieces"] == ["mary moved to the hallway", "where is mary"]
+
+
+def test_no_other_engine_holds_a_halting_model(ask: Ask, copier: Path, answerer: Path, tmp_path: Path) -> None:
+    wanted = "a Recurrence whose positions halt by themselves: it wants a Stack"
+    refused(ask("export", copier, tmp_path / "c", "--to", "ctranslate2"), "CTranslate2 cannot hold", wanted)
+    refused(ask("export", copier, tmp_path / "h", "--to", "huggingface"), "transformers cannot hold", wanted)
+    refused(ask("export", answerer, tmp_path / "h", "--to", "huggingface"), "transformers cannot hold", wanted)
+    assert not (tmp_path / "c").exists() and not (tmp_path / "h").exists()

@@ -1,0 +1,167 @@
+"""What pondering costs, how long positions ponder, and what is said where halting has collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.train.conftest import Listener, journal
+
+from qkv.data.batch import Batch, by_sentence, of_rows
+from qkv.data.symbols import OURS
+from qkv.decode.engine import load
+from qkv.decode.seen import ponder as pondered
+from qkv.error import QkvError
+from qkv.look import ponder as picture
+from qkv.model.dropout import Noise
+from qkv.model.transformer import EncoderDecoder, build
+from qkv.papers.transformer import transformer
+from qkv.papers.universal import universal
+from qkv.spec.halt import GoesOn, Halt, Stays
+from qkv.spec.model import Joint
+from qkv.spec.part import PreNorm
+from qkv.spec.run import Run
+from qkv.train import ponder
+from qkv.train.loss import Smoothing
+from qkv.train.pairs import losses, sight
+from qkv.train.run import train
+
+
+def model_of(halt: Halt, **more) -> EncoderDecoder:
+    sizes = {"width": 16, "hidden": 24, "heads": 2, "steps": 4, "norm": PreNorm()}
+    return build(universal(Joint(23), halt=halt, **(sizes | more)), 3)
+
+
+def batch_of(*lengths: tuple[int, int]) -> Batch:
+    random = np.random.default_rng(1)
+    rows = [[random.integers(4, 23, size) for size in pair] for pair in lengths]
+    return of_rows([source for source, _ in rows], [target for _, target in rows], OURS, OURS)
+
+
+def test_the_cost_is_the_mean_over_all_positions_that_hold_a_token_on_either_side() -> None:
+    model, batch = model_of(Halt(0.9, cost=0.3, bias=0.0)), batch_of((7, 3), (2, 5), (4, 4))
+    trace = ponder.tracing(model.spec)
+    losses(model, batch, Smoothing(0.0), trace=trace)
+    found = ponder.cost(model.spec, trace, batch, ponder.positions(model.spec, [batch]))
+    expected = torch.zeros(())
+    for side, lengths in (("encoder", (8, 3, 5)), ("decoder", (4, 6, 5))):
+        steps, remainder = trace.pondered[(side,)]
+        times = [(steps + remainder)[row, place] for row, length in enumerate(lengths) for place in range(length)]
+        expected = expected + 0.3 * sum(times) / sum(lengths)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    found.backward()
+    assert model.encoder.halting.weight.grad.abs().max() > 0, "the remainder has a gradient"
+    assert model.decoder.halting.bias.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("halted", [GoesOn(), Stays()])
+def test_a_costly_step_is_made_less_often(halted: GoesOn | Stays) -> None:
+    means = []
+    for cost in (0.0, 1.0):
+        model, batch = model_of(Halt(0.9, halted=halted, cost=cost, bias=-2.0)), batch_of((7, 3), (2, 5), (4, 4))
+        adam = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(40):
+            trace = ponder.tracing(model.spec)
+            smoothed, _ = losses(model, batch, Smoothing(0.0), trace=trace)
+            adam.zero_grad()
+            (smoothed / batch.tokens + ponder.cost(model.spec, trace, batch, ponder.positions(model.spec, [batch]))).backward()
+            adam.step()
+        tally = ponder.Tally(model.spec)
+        with torch.no_grad():
+            trace = tally.trace()
+            losses(model, batch, Smoothing(0.0), trace=trace)
+        tally.add(trace, batch)
+        means.append(tally.fields()["ponder"]["encoder"]["mean"])
+    assert means[1] < means[0] - 0.5
+
+
+def test_who_does_not_halt_ponders_nothing() -> None:
+    spec = universal(Joint(23), width=16, hidden=24, heads=2)
+    assert ponder.tracing(spec) is None
+    assert ponder.positions(spec, [batch_of((2, 2))]) == {}
+    assert ponder.Tally(spec).fields() == {}
+    assert ponder.collapsed(spec, {"loss": 1.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("bias", "words"), [(50.0, "stop at the first step; a lower"), (-50.0, "stop at the last step; a higher")]
+)
+def test_halting_that_has_collapsed_is_said(bias: float, words: str) -> None:
+    model, batch = model_of(Halt(bias=bias)), batch_of((7, 3), (2, 5))
+    tally = ponder.Tally(model.spec)
+    with torch.no_grad():
+        trace = tally.trace()
+        losses(model, batch, Smoothing(0.0), trace=trace)
+    tally.add(trace, batch)
+    warnings = ponder.collapsed(model.spec, tally.fields())
+    assert [words in warning for warning in warnings] == [True, True]
+    assert warnings[0].startswith("warning: halting has collapsed: all positions of the encoder")
+    assert f"{'encoder'}.halt.bias" in warnings[0]
+    spread = {"ponder": {"encoder": {"mean": 2.0, "spread": 1.0, "least": 1, "most": 4}}}
+    assert ponder.collapsed(model.spec, spread) == []
+    assert ponder.said(spread) == ["encoder ponders 2.00 ± 1.00 steps"]
+
+
+@pytest.fixture
+def finished(tiny: Run, tmp_path: Path) -> Callable[..., Path]:
+    """A small universal model, trained for some steps, with changes of its own."""
+
+    def train_with(*changes: str) -> Path:
+        run = replace(tiny, model="universal-tiny", changes=("width=16", "*.hidden=24", "*.steps=3", *changes))
+        train(run, tmp_path / "run", Listener())
+        return tmp_path / "run"
+
+    return train_with
+
+
+def test_a_run_tells_ponder_times_in_its_journal_and_its_model_word_by_word(finished: Callable[..., Path]) -> None:
+    folder = finished("*.halt=Halt(0.9)")
+    told = [line["ponder"] for line in journal(folder, "evaluation", "final")]
+    assert told
+    for each in told:
+        assert set(each) == {"encoder", "decoder"}
+        assert 1 <= each["encoder"]["least"] <= each["encoder"]["mean"] <= each["encoder"]["most"] <= 3
+    model = load(folder, device="cpu")
+    found = pondered(model, "ka lo mi", "nu pe")
+    assert [each.side for each in found] == ["encoder", "decoder"]
+    for each in found:
+        assert len(each.pieces) == len(each.steps) > 2
+        assert 1 <= min(each.steps) <= max(each.steps) <= 3 == each.most
+    picture.draw(found, "ka lo mi", folder / "ponder.png")
+    assert (folder / "ponder.png").stat().st_size > 5000
+    with pytest.raises(QkvError, match="give a target, too"):
+        pondered(model, "ka lo mi")
+
+
+def test_a_model_that_does_not_halt_has_no_ponder_times(finished: Callable[..., Path]) -> None:
+    with pytest.raises(QkvError, match="no position of this model halts by itself"):
+        pondered(load(finished(), device="cpu"), "ka lo mi", "nu pe")
+
+
+def test_places_are_counted_from_a_random_number_in_training_alone() -> None:
+    origins = {Noise(1, step, 300).origin for step in range(200)}
+    assert min(origins) >= 0
+    assert max(origins) <= 300
+    assert len(origins) > 80
+    assert Noise(1, 5, 300).origin == Noise(1, 5, 300).origin
+    assert Noise(1, 5).origin == 0
+    batch = batch_of((7, 3), (2, 5))
+    for calm in (
+        build(universal(Joint(23), width=16, hidden=24, heads=2, dropout=0.0), 3),
+        build(transformer(Joint(23), width=16, hidden=24, heads=2, depth=1, dropout=0.0), 3),
+    ):
+        still = calm.encode(batch.source, sight(batch)).vectors
+        torch.testing.assert_close(calm.encode(batch.source, sight(batch), Noise(1, 5)).vectors, still)
+        roaming = next(Noise(1, step, 300) for step in range(9) if Noise(1, step, 300).origin)
+        assert (calm.encode(batch.source, sight(batch), roaming).vectors - still).abs().max() > 1e-3
+
+
+def test_sentences_are_the_lines_of_a_text() -> None:
+    ids, lengths = by_sentence([[5, 6, 4, 7, 4, 4, 8], [9], [4], [5, 4]], 4)
+    none = [-1, -1]
+    assert ids.tolist() == [[[5, 6], [7, -1], [8, -1]], [[9, -1], none, none], [none] * 3, [[5, -1], none, none]]
+    assert lengths.tolist() == [3, 1, 1, 1]
