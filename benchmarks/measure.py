@@ -100,25 +100,37 @@ def summary(speeds: dict[str, list[float]], ours: str, theirs: str) -> dict[str,
 
 
 class Results:
-    """A JSONL file of results; what stands in it is not measured again on a machine of the same kind."""
+    """A JSONL file of results; what stands in it is not measured again on a machine of the same kind. Kinds differ in `same`: in
+    nothing, where it does not matter on which machine a number came about."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, same: tuple[str, ...] = SAME) -> None:
+        self.path, self._same = path, same
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.is_file() else []
-        self._rows = {_key(row["what"], row["machine"]): row for row in map(json.loads, lines)}
+        self._rows = {self._key(row["what"], row["machine"]): row for row in map(json.loads, lines)}
 
     def measure(self, what: dict[str, Any], how: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The result for `what`, measured now unless it was measured before; printed and written at once."""
-        key = _key(what, machine())
-        if key not in self._rows:
-            row = {"what": what, "result": how(), "machine": machine()}
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            self._rows[key] = row
-        print(json.dumps(self._rows[key]), flush=True)
-        return self._rows[key]["result"]
+        if not self.known(what):
+            self.write(what, how())
+        row = self._rows[self._key(what, machine())]
+        print(json.dumps(row), flush=True)
+        return row["result"]
 
+    def known(self, what: dict[str, Any]) -> bool:
+        """Whether it was measured before."""
+        return self._key(what, machine()) in self._rows
 
-def _key(what: dict[str, Any], where: dict[str, Any]) -> str:
-    return json.dumps([what, [where.get(name) for name in SAME]], sort_keys=True)
+    def write(self, what: dict[str, Any], result: dict[str, Any]) -> None:
+        """Add a result."""
+        row = {"what": what, "result": result, "machine": machine()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._rows[self._key(what, row["machine"])] = row
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All results."""
+        return list(self._rows.values())
+
+    def _key(self, what: dict[str, Any], where: dict[str, Any]) -> str:
+        return json.dumps([what, [where.get(name) for name in self._same]], sort_keys=True)

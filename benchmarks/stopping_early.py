@@ -1,5 +1,7 @@
-"""How much of the time of all steps it takes where positions halt by themselves and stay: a random `universal-base`, with halting
-probabilities that differ from position to position, its encoder in full passes and its decoder a token at a time.
+"""How much of the time of all steps it takes where positions halt by themselves and stay.
+
+A random `universal-base`, with halting probabilities that differ from position to position: its encoder in full passes, its
+decoder a token at a time for the hypotheses of a beam.
 
 python benchmarks/stopping_early.py
 """
@@ -30,7 +32,8 @@ from qkv.spec.halt import Halt, Stays
 from qkv.spec.model import Joint
 from qkv.spec.part import Recurrence as RecurrenceSpec
 
-ROWS = {"encoder": 32, "decoder": 160}  # sentences in a pass, and hypotheses in a step, where few would wait for the weights
+SENTENCES = {"encoder": 32, "decoder": 48}  # of fewer hypotheses the weights would take longer to read than to multiply by
+BEAM = {"encoder": 1, "decoder": 4}  # hypotheses of a sentence
 LENGTH, TOKENS = 32, 12  # tokens of a source, tokens that are said
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.2)  # of all steps, about; what is reported was counted
 SPREAD = 3.0  # how far the halting logits of positions lie apart
@@ -59,9 +62,9 @@ class Work:
     def __init__(self, model: EncoderDecoder, side: str) -> None:
         self.model, self.side = model, side
         generator = torch.Generator().manual_seed(1)
-        self.source = torch.randint(4, 8000, (ROWS[side], LENGTH), generator=generator)
-        self.target = torch.randint(4, 8000, (ROWS[side], TOKENS), generator=generator)
-        self.memory = Memory(torch.randn(ROWS[side], LENGTH, model.spec.width, generator=generator), Plain())
+        self.source = torch.randint(4, 8000, (SENTENCES[side], LENGTH), generator=generator)
+        self.target = torch.randint(4, 8000, (SENTENCES[side] * BEAM[side], TOKENS), generator=generator)
+        self.memory = Memory(torch.randn(SENTENCES[side], LENGTH, model.spec.width, generator=generator), Plain())
         depth = getattr(model, side)
         assert isinstance(depth, Recurrence)
         self.recurrence, self.most = depth, depth.spec.steps
@@ -142,7 +145,14 @@ def main() -> None:
     results, model = Results(options.results), halting(options.steps)
     for side, job in (("encoder", "encoder, full passes"), ("decoder", "decoder, a token at a time")):
         for share in SHARES:
-            what = {"job": job, "rows": ROWS[side], "steps": options.steps, "share": share, "threads": options.threads}
+            what = {
+                "job": job,
+                "sentences": SENTENCES[side],
+                "beam": BEAM[side],
+                "steps": options.steps,
+                "share": share,
+                "threads": options.threads,
+            }
             results.measure(what, partial(contest, model, side, share, options.rounds))
 
 

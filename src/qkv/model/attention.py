@@ -65,6 +65,11 @@ class Attention(nn.Module):
             q, k, v = self._by_head(made.view(made.shape[0], -1, 1, self.head_width), first)
             keys, values = slot.append(k, v)
             bias = self._bias(ctx, q, first, first + 1) if biased else None
+            few = None if recurring is None else recurring.few()
+            if few is not None:
+                q, keys, values = (each.index_select(0, few) for each in (q, keys, values))
+                call = Call(q, keys, values, pattern, sight.keep(few), first, score, bias)
+                return out(attend(call).reshape(len(few), -1))
             attended = attend(Call(q, keys, values, pattern, sight, first, score, bias)).reshape(made.shape[0], -1)
             return out(attended if recurring is None else recurring.own(attended))
 

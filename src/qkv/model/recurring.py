@@ -10,6 +10,8 @@ from torch import Tensor
 
 from qkv.model.state import Once, Path
 
+FEW = 3  # times fewer: what is copied is read, written, and read again
+
 
 class Recurring:
     """One pass over a recurrence, as its sublayers see it.
@@ -40,6 +42,10 @@ class Recurring:
     def leave(self, numbers: Int[Tensor, " A"]) -> None:
         """Only these run, and they alone are computed; position t of row b has the number b T + t."""
         self._numbers = numbers
+
+    def few(self) -> Int[Tensor, " A"] | None:
+        """The positions that run, where they are so few that to copy what they attend to costs less than to attend for all."""
+        return self._numbers if self._numbers is not None and FEW * len(self._numbers) < self._count() else None
 
     def lasting(self, path: Path) -> Path:
         """A path without the step: what it leads to is the same at every step."""
