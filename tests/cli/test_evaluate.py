@@ -206,3 +206,25 @@ def test_score_reads_standard_input_and_gives_a_number_a_line(ask: Ask, runs: Ru
     assert ask("score", runs.language, "--text", "-", stdin=b"").out == ""
     rounded = scores(ask, runs.language, "--text", runs.valid, "--precision", "int8")
     assert rounded != found[:-1] and rounded == pytest.approx(found[:-1], abs=0.5)
+
+
+# Grammar, and last words
+
+SIDES = (["mi nu", "ra su"], ["pe nu", "su ra"])
+
+
+def test_a_language_model_is_asked_for_grammar_and_last_words(ask: Ask, runs: Runs, tmp_path: Path) -> None:
+    good, bad = SIDES
+    rows = ["template\tcase\tgrammatical\tungrammatical", "one\ta\tka lo\tka ze"]
+    rows += [f"two\tb\t{one}\t{other}" for one, other in zip(good, bad, strict=True)]
+    found = measured(ask, runs.language, "--minimal-pairs", write(tmp_path / "pairs.tsv", rows))
+    assert list(found) == ["one", "two", "mean of the templates"]
+    assert found["mean of the templates"]["value"] == pytest.approx((found["one"]["value"] + found["two"]["value"]) / 2)
+    scores = [json.loads(ask("score", runs.language, "--text", write(tmp_path / "t", lines), "--json").out) for lines in SIDES]
+    assert found["two"]["value"] == 50 * sum(one > other for one, other in zip(*scores, strict=True))
+    passages = write(tmp_path / "p.jsonl", [json.dumps({"text": text}) for text in ("ka lo mi", "nu pe ra su")])
+    found = measured(ask, runs.language, "--last-words", passages)
+    assert list(found) == ["last words said", "perplexity of last words"]
+    assert found["perplexity of last words"]["value"] > 1
+    refused(ask("evaluate", runs.language, "--last-words", write(tmp_path / "b.jsonl", ["ka"])), "line 1 of", "is not JSON")
+    refused(ask("evaluate", runs.classifier, "--last-words", passages), "a classifier: give --table or --stories")

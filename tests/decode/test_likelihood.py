@@ -75,6 +75,37 @@ def test_a_text_longer_than_the_places_has_half_of_them_to_go_by(make_writer: Ca
     assert found == pytest.approx(-sum(expected), abs=1e-4)
 
 
+def test_texts_together_score_as_they_do_alone(make_writer: Callable[..., Writer]) -> None:
+    writer, texts = make_writer("bpe"), [*TEXT, TEXT[0], ""]
+    alone = [writer.score([text])[0] for text in texts]
+    for batch_tokens in (1, 20, 10_000):
+        assert writer.score(texts, batch_tokens) == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "bytes", "characters"])
+def test_a_last_word_is_as_likely_as_its_tokens_after_what_came_before(make_writer: Callable[..., Writer], kind: str) -> None:
+    writer = make_writer(kind)
+    passages = [(context, word) for context, word in (text.rsplit(maxsplit=1) for text in TEXT if len(text.split()) > 1)]
+    for (context, word), found in zip(passages, writer.last_words(passages), strict=True):
+        before, whole = writer.tokenizer.encode([context, f"{context} {word}"])
+        assert whole[: len(before)] == before, "or this test would have to know more"
+        logits = writer.model(torch.tensor([[START, *whole]]), Plain())[0].log_softmax(1)
+        places = range(len(before), len(whole))
+        assert found.surprise == pytest.approx(-sum(logits[place, whole[place]].item() for place in places), abs=1e-4)
+        assert found.said == all(logits[place].argmax().item() == whole[place] for place in places)
+
+
+def test_a_passage_loses_its_beginning_where_there_are_no_places_for_it(make_writer: Callable[..., Writer]) -> None:
+    writer = make_writer(longest=12)
+    context, word = TEXT[1].rsplit(maxsplit=1)
+    (found,) = writer.last_words([(context, word)])
+    before, whole = writer.tokenizer.encode([context, f"{context} {word}"])
+    kept = whole[-11:]
+    logits = writer.model(torch.tensor([[START, *kept]]), Plain())[0].log_softmax(1)
+    places = range(11 - (len(whole) - len(before)), 11)
+    assert found.surprise == pytest.approx(-sum(logits[place, kept[place]].item() for place in places), abs=1e-4)
+
+
 # Whole files
 
 

@@ -36,6 +36,12 @@ def evaluate(
     source: Annotated[str | None, typer.Option(help="Sentences to translate.")] = None,
     target: Annotated[str | None, typer.Option(help="Their translations by people.")] = None,
     text: TextFile = None,
+    minimal_pairs: Annotated[
+        str | None, typer.Option(help="Sentences and what is wrong in their stead, in a .tsv, for a language model.")
+    ] = None,
+    last_words: Annotated[
+        str | None, typer.Option(help="Passages whose last word is to be said, in a .jsonl, for a language model.")
+    ] = None,
     documents: Annotated[str, typer.Option(help="What in --text is a document: whole files, lines or paragraphs.")] = "whole",
     context: Annotated[
         int, typer.Option(help="Tokens that a prediction may look back over; 0 is as many as the run was trained with.")
@@ -61,10 +67,13 @@ def evaluate(
     """Translators: BLEU and chrF, by sacreBLEU, with their signatures. Language models: perplexity and bits per byte.
     Classifiers: accuracy and macro F1. Masked models: the perplexity and accuracy at masked words.
 
-    Give --source and --target, or --text, or --table, as the run needs. With --precision int8 everything is measured in fp32,
-    too, and the change is said.
+    Give --source and --target, or --text, or --table, as the run needs. Further: --world asks a translator of an algorithmic
+    world; --stories asks a classifier about stories (bAbI); --minimal-pairs tells in how many pairs a language model prefers the
+    grammatical sentence (Marvin and Linzen), --last-words how many last words of passages it would say (LAMBADA). With
+    --precision int8 everything is measured in fp32, too, and the change is said.
     """
     ways = {"--source": source, "--world": world, "--text": text, "--table": table, "--stories": stories}
+    ways |= {"--minimal-pairs": minimal_pairs, "--last-words": last_words}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1 or (source is None) != (target is None):
         raise QkvError(
@@ -134,7 +143,7 @@ def _measured(run: Path, given: str, options: dict[str, Any]) -> list[dict[str, 
     stored = loaded(run, options["device"], options["precision"], options["threads"])
     ways: dict[type, dict[str, Any]] = {
         EncoderDecoder: {"--source": _translations, "--world": _answers},
-        DecoderOnly: {"--text": _likelihood},
+        DecoderOnly: {"--text": _likelihood, "--minimal-pairs": _agreement, "--last-words": _last_words},
         EncoderOnly: {"--text": _restoration},
         Classifier: {"--table": _labels, "--stories": _labels},
     }
@@ -167,6 +176,20 @@ def _answers(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
 
     drawn = drawn_from(options["world"], options["number"], SEED)
     return answers(Translator(stored), drawn, options["batch_tokens"])
+
+
+def _agreement(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from qkv.decode.generate import Writer
+    from qkv.train.measure import agreement
+
+    return agreement(Writer(stored), options["minimal_pairs"], options["batch_tokens"])
+
+
+def _last_words(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from qkv.decode.generate import Writer
+    from qkv.train.measure import last_words
+
+    return last_words(Writer(stored), options["last_words"], options["batch_tokens"])
 
 
 def _likelihood(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:

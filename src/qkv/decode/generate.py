@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qkv.decode import likelihood
 from qkv.decode.beam import write_on
 from qkv.decode.contrast import Contrastive, contrasted
 from qkv.decode.diverse import Diverse, diverse
-from qkv.decode.likelihood import Window, places, surprises
+from qkv.decode.likelihood import Window, equally_long, places, surprises
 from qkv.decode.load import misused
 from qkv.decode.peak import Peak
 from qkv.decode.rule import Beam
@@ -67,6 +68,14 @@ class Continuation:
     tokens: tuple[int, ...]
     finished: bool
     score: float = math.nan  # what a beam valued it at
+
+
+@dataclass(frozen=True)
+class LastWord:
+    """How much the last word of a text surprises, in nats, and whether it is what the model would say."""
+
+    surprise: float
+    said: bool
 
 
 class Writer:
@@ -141,10 +150,39 @@ class Writer:
         if len(text) > len(shown):
             yield text[len(shown) :]
 
-    def score(self, texts: Sequence[str]) -> list[float]:
+    @torch.inference_mode()
+    def score(self, texts: Sequence[str], batch_tokens: int = 8192) -> list[float]:
         """log P of each text and of its end, in nats; of a text with more tokens than places, each token after the first half of
         them has that half to go by."""
-        return [self._score(ids) for ids in self.tokenizer.encode(list(texts))]
+        encoded = self.tokenizer.encode(list(texts))
+        found = [0.0] * len(encoded)
+        short = [place for place, ids in enumerate(encoded) if len(ids) < self.places]
+        for group in equally_long(short, [len(ids) + 1 for ids in encoded], batch_tokens):
+            predicted = likelihood.predicted(self.model, [encoded[place] for place in group], self.symbols)
+            for place, surprise in zip(group, predicted.surprise.sum(1).tolist(), strict=True):
+                found[place] = -surprise
+        for place in sorted(set(range(len(encoded))) - set(short)):
+            found[place] = self._score(encoded[place])
+        return found
+
+    @torch.inference_mode()
+    def last_words(self, passages: Sequence[tuple[str, str]], batch_tokens: int = 8192) -> list[LastWord]:
+        """Of each text with a word after it: -log P of the word in nats, and whether the model would say just this word, token by
+        token the likeliest. A text is what is left of it where the model has no places for more."""
+        rows, counts = [], []
+        for context, word in passages:
+            before, whole = self.tokenizer.encode([context, f"{context} {word}"])
+            common = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
+            kept = whole[-int(min(self.places - 1, len(whole))) :]
+            rows.append(kept)
+            counts.append(len(whole) - common)
+        found = [LastWord(0.0, False)] * len(rows)
+        for group in equally_long(list(range(len(rows))), [len(row) + 1 for row in rows], batch_tokens):
+            predicted = likelihood.predicted(self.model, [rows[place] for place in group], self.symbols)
+            for row, place in enumerate(group):
+                word = slice(len(rows[place]) - counts[place], len(rows[place]))
+                found[place] = LastWord(predicted.surprise[row, word].sum().item(), bool(predicted.likeliest[row, word].all()))
+        return found
 
     def _score(self, ids: Sequence[int]) -> float:
         context = int(min(self.places, len(ids) + 1))

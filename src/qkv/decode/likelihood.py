@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from qkv.attention.sight import Plain
@@ -66,6 +66,30 @@ def surprises(
             surprise = _surprise(model(given, Plain()), truth)
             found += [surprise[place, row.made :] for place, row in enumerate(some)]
     return torch.cat(found)
+
+
+class Predicted(NamedTuple):
+    """Of each token of some texts and of their ends: its surprise in nats, and whether nothing is likelier."""
+
+    surprise: Float64[Tensor, "B N"]
+    likeliest: Bool[Tensor, "B N"]
+
+
+@torch.inference_mode()
+def predicted(model: DecoderOnly, texts: Sequence[Sequence[int]], symbols: Symbols) -> Predicted:
+    """How a model predicts texts of one length, each from its beginning on, which it must have places for."""
+    whole = torch.tensor([[symbols.start, *ids, symbols.end] for ids in texts], device=model.output.weight.device)
+    logits, truth = model(whole[:, :-1], Plain()), whole[:, 1:]
+    return Predicted(_surprise(logits, truth).cpu(), (logits.argmax(2) == truth).cpu())
+
+
+def equally_long(places: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Texts of one length together, at most so many tokens each, and always one text."""
+    groups = []
+    for length, alike in groupby(sorted(places, key=lambda place: lengths[place]), key=lambda place: lengths[place]):
+        some, size = list(alike), max(1, tokens // length)
+        groups += [some[start : start + size] for start in range(0, len(some), size)]
+    return groups
 
 
 def _rows(predictions: int, window: Window) -> list[_Row]:

@@ -11,6 +11,8 @@ import torch
 
 from qkv.data.documents import encode_pieces, read_pieces
 from qkv.data.labels import read_rows
+from qkv.data.last_word import read_passages
+from qkv.data.minimal_pairs import by_template, read_minimal_pairs
 from qkv.data.objective import corrupted, window
 from qkv.data.text import read_pairs
 from qkv.data.world import accuracy
@@ -92,6 +94,32 @@ def answers(translator: Translator, drawn: Drawn, batch_tokens: int) -> list[dic
     return [
         {"name": "characters right", "value": 100 * right.characters, "signature": signature},
         {"name": "answers right", "value": 100 * right.sequences, "signature": signature},
+    ]
+
+
+def agreement(writer: Writer, path: str, batch_tokens: int) -> list[dict[str, Any]]:
+    """In how many minimal pairs a writer finds the good sentence likelier than the bad one, by template, and their mean."""
+    pairs = list(read_minimal_pairs(path))
+    good, bad = (writer.score([getattr(pair, name) for pair in pairs], batch_tokens) for name in ("good", "bad"))
+    counts = by_template(pairs, [one > other for one, other in zip(good, bad, strict=True)])
+    shares = {template: 100 * right / whole for template, (right, whole) in counts.items()}
+    mean = {"name": "mean of the templates", "value": sum(shares.values()) / len(shares)}
+    return [
+        *({"name": name, "value": share, "signature": f"percent|pairs:{counts[name][1]}"} for name, share in shares.items()),
+        {**mean, "signature": f"percent|templates:{len(shares)}|pairs:{len(pairs)}"},
+    ]
+
+
+def last_words(writer: Writer, path: str, batch_tokens: int) -> list[dict[str, Any]]:
+    """How many of the last words of passages a writer would say, and their perplexity."""
+    passages = list(read_passages(path))
+    found = writer.last_words([(passage.context, passage.word) for passage in passages], batch_tokens)
+    said = 100 * sum(word.said for word in found) / len(found)
+    surprise = sum(word.surprise for word in found) / len(found)
+    signature = f"passages:{len(passages)}|places:{writer.places}"
+    return [
+        {"name": "last words said", "value": said, "signature": f"percent|{signature}"},
+        {"name": "perplexity of last words", "value": perplexity(surprise), "signature": signature},
     ]
 
 

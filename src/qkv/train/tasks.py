@@ -74,10 +74,13 @@ def classifier(spec: Model, labels: tuple[str, ...], pooling: Pooling) -> Classi
 
 def placed(run: Run, spec: Model) -> Model:
     """A model with as many learned places as the texts of a run need: one that no training reaches would be worth nothing."""
-    return with_places(spec, _needed(run))
+    return with_places(spec, _needed(run)) if _needed(run) else spec
 
 
 def _needed(run: Run) -> int:
+    """Places for the longest text; where positions are sentences, nobody knows before they are read."""
+    if isinstance(run.train, Stories):
+        return 0
     return run.longest + run.roaming + (0 if isinstance(run.objective, Generate) else FRAME)
 
 
