@@ -1,0 +1,105 @@
+"""Algorithmic worlds: the Transformer and the Universal Transformer, learned at up to 40 characters, tested at up to 400.
+
+python benchmarks/algorithms.py              three worlds, three seeds each; goes on where it stopped
+python benchmarks/algorithms.py --table      the table of what is measured so far
+
+Both are trained by their recipes, with places that begin anywhere; of the seeds, the one that does best on held-out questions of
+the length of the training is reported, with the range over all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from measure import Results
+from trials import Trial, held, trained
+
+from qkv.decode.load import finished
+from qkv.decode.translate import Translator
+from qkv.spec.world import Addition, Copy, Drawn, Reverse, World
+from qkv.train.measure import answers
+from qkv.train.run_folder import read_run
+
+RECIPES = {"Transformer": "algorithms-transformer", "Universal": "algorithms-universal"}
+WORLDS: dict[str, type[Copy] | type[Reverse] | type[Addition]] = {"copy": Copy, "reverse": Reverse, "addition": Addition}
+SHORT, LONG = 40, 400
+QUESTIONS = {SHORT: 1000, LONG: 500}
+SEED = 3  # of the questions; those to learn from have 1
+PAPER = {
+    ("Transformer", "copy"): (0.53, 0.03),
+    ("Transformer", "reverse"): (0.13, 0.06),
+    ("Transformer", "addition"): (0.07, 0.0),
+    ("Universal", "copy"): (0.91, 0.35),
+    ("Universal", "reverse"): (0.96, 0.46),
+    ("Universal", "addition"): (0.34, 0.02),
+}
+
+
+def tested(world: type[Copy] | type[Reverse] | type[Addition], folder: Path) -> dict[str, Any]:
+    """How many characters and answers are right at both lengths, in shares."""
+    translator = Translator(finished(folder, device="cpu", precision="fp32"))
+    found = {}
+    for length in (SHORT, LONG):
+        characters, sequences = answers(translator, Drawn(world(length), QUESTIONS[length], SEED), 8192)
+        found[str(length)] = {"characters": characters["value"] / 100, "sequences": sequences["value"] / 100}
+    return found
+
+
+def made(recipe: str, world: str, seed: int) -> dict[str, Any]:
+    """Train one model, and test it."""
+    kind: World = WORLDS[world](SHORT)
+    base = read_run(Path("recipes") / f"{recipe}.toml")
+    assert isinstance(base.train, Drawn)
+    return trained(replace(base, seed=seed, train=replace(base.train, world=kind)), partial(tested, WORLDS[world]))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Characters and answers right, of the seed that validates best, with the range; the paper's beside them."""
+    lines = [
+        f"| world | model | at {SHORT}, characters / answers | at {LONG}, the same (range over seeds) | the paper's |",
+        "|---|---|---|---|---|",
+    ]
+    for world, name in product(WORLDS, RECIPES):
+        seeds = [row["result"] for row in rows if row["what"]["model"] == name and row["what"]["world"] == world]
+        if not seeds:
+            continue
+        best = min(seeds, key=lambda each: each["valid"]["loss"])
+        short, long = best[str(SHORT)], best[str(LONG)]
+        ranges = [sorted(each[str(LONG)][what] for each in seeds) for what in ("characters", "sequences")]
+        spread = " / ".join(f"{values[0]:.2f} to {values[-1]:.2f}" for values in ranges)
+        characters, sequences = PAPER[name, world]
+        lines.append(
+            f"| {world} | {name} | {short['characters']:.3f} / {short['sequences']:.3f} | "
+            f"**{long['characters']:.2f} / {long['sequences']:.2f}** ({spread}) | {characters:.2f} / {sequences:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", nargs="*", default=list(WORLDS), choices=list(WORLDS))
+    parser.add_argument("--models", nargs="*", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/algorithms.jsonl"))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    results = Results(options.results, same=())
+    if options.table:
+        print(table(results.rows()))
+        return
+    trials: list[Trial] = [
+        ({"world": world, "model": name, "seed": seed}, made, (RECIPES[name], world, seed))
+        for seed, world, name in product(options.seeds, options.worlds, options.models)
+    ]
+    held(results, trials, options.processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""bAbI, one model for each task: the Transformer, the Universal Transformer, and the same with halting.
+
+python benchmarks/babi.py --data $QKV_DATA/babi/en                  all tasks, three seeds each; goes on where it stopped
+python benchmarks/babi.py --data $QKV_DATA/babi/en --table          the table of what is measured so far
+
+Each model is trained by its recipe on nine tenths of the stories of a task; of the seeds, the one that does best on the tenth
+that is held out is tested. A task is failed where more than 5% of the answers are wrong (Weston et al. 2015).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import mean, pstdev
+from typing import Any
+
+from measure import Results
+from trials import Trial, held, trained
+
+from qkv.data.labels import read_rows
+from qkv.decode.load import finished
+from qkv.decode.read import Reader
+from qkv.decode.seen import ponder
+from qkv.error import QkvError
+from qkv.spec.data import Stories
+from qkv.train.measure import labels
+from qkv.train.ponder import rules
+from qkv.train.run_folder import read_run
+
+RECIPES = {"Transformer": "babi-transformer", "Universal": "babi-universal", "Universal, halting": "babi-halting"}
+TASKS, SEEDS = range(1, 21), (1, 2, 3)
+FAILED = 5.0  # per cent of wrong answers, above which a task is failed
+PONDERED = 200  # test questions whose ponder times are measured
+
+
+def file_of(data: Path, task: int, part: str) -> str:
+    """The file of a task."""
+    found = sorted(data.glob(f"qa{task}_*_{part}.txt*"))
+    if not found:
+        raise QkvError(f"{data} has no file for task {task}, {part}: name a folder of bAbI such as en")
+    return str(found[0])
+
+
+def tested(test: Stories, folder: Path) -> dict[str, Any]:
+    """The answers that are right, in per cent, and the ponder times of all sentences of some stories."""
+    reader = Reader(finished(folder, device="cpu", precision="fp32"))
+    found: dict[str, Any] = {"test": labels(reader, test, None)[0]["value"]}
+    if rules(reader.model.spec):
+        texts = [text for text, _ in read_rows(test)][:PONDERED]
+        steps = [step for text in texts for step in ponder(reader, text)[0].steps]
+        found |= {"ponder": round(mean(steps), 3), "ponder_spread": round(pstdev(steps), 3)}
+    return found
+
+
+def made(recipe: str, data: Path, task: int, seed: int) -> dict[str, Any]:
+    """Train one model, and test it."""
+    base = read_run(Path("recipes") / f"{recipe}.toml")
+    run = replace(base, seed=seed, train=Stories((file_of(data, task, "train"),)))
+    return trained(run, partial(tested, Stories((file_of(data, task, "test"),))))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Errors of every task at the seed that validates best, with the range over the seeds; averages and failed tasks."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row["what"]["model"], row["what"]["task"]), []).append(row["result"])
+    names = [name for name in RECIPES if any(model == name for model, _ in found)]
+    lines = ["| task | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    best: dict[str, list[float]] = {name: [] for name in names}
+    for task in sorted({task for _, task in found}):
+        cells = []
+        for name in names:
+            seeds = found.get((name, task), [])
+            if not seeds:
+                cells.append("")
+                continue
+            chosen = max(seeds, key=lambda each: (each["valid"]["accuracy"], -each["valid"]["loss"]))
+            errors = sorted(100 - each["test"] for each in seeds)
+            best[name].append(100 - chosen["test"])
+            pondered = f"; {chosen['ponder']:.1f} ± {chosen['ponder_spread']:.1f} steps" if "ponder" in chosen else ""
+            cells.append(f"{100 - chosen['test']:.1f} ({errors[0]:.1f} to {errors[-1]:.1f}{pondered})")
+        lines.append(f"| {task} | " + " | ".join(cells) + " |")
+    whole = [f"**{mean(best[name]):.2f}** ({sum(error > FAILED for error in best[name])})" for name in names]
+    return "\n".join([*lines, f"| average error (failed tasks), {len(best[names[0]])} tasks | " + " | ".join(whole) + " |"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tasks", type=int, nargs="*", default=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
+    parser.add_argument("--models", nargs="*", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/babi.jsonl"))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    results = Results(options.results, same=())
+    if options.table:
+        print(table([row for row in results.rows() if row["what"]["data"] == options.data.name]))
+        return
+    trials: list[Trial] = [
+        (
+            {"data": options.data.name, "task": task, "model": name, "seed": seed},
+            made,
+            (RECIPES[name], options.data, task, seed),
+        )
+        for seed, task, name in product(options.seeds, options.tasks, options.models)
+    ]
+    held(results, trials, options.processes)
+
+
+if __name__ == "__main__":
+    main()

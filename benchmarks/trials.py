@@ -1,0 +1,53 @@
+"""What contests between trained models share: every model of every kind trained by a thread of its own, each row written as it is
+measured."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from measure import Results
+
+from qkv import device
+from qkv.spec.run import Run
+from qkv.train.run import train
+
+Trial = tuple[dict[str, Any], Callable[..., dict[str, Any]], tuple[Any, ...]]
+"""What is measured, how, and with which arguments; all of it can be sent to another process."""
+
+
+class Quiet:
+    """A Watch that says nothing."""
+
+    def say(self, line: str) -> None:
+        pass
+
+    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None:
+        pass
+
+
+def trained(run: Run, test: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Train a run by one thread, and test it; the last measurement of its journal, the seconds, and what the test found."""
+    device.prepare(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder, start = Path(name) / "run", time.monotonic()
+        train(run, folder, Quiet())
+        seconds = round(time.monotonic() - start)
+        lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+        final = next(line for line in reversed(lines) if line["kind"] == "final")
+        valid = {name: final[name] for name in ("loss", "accuracy", "characters", "sequences") if name in final}
+        return {"valid": valid, "steps": final["step"], "seconds": seconds, **test(folder)}
+
+
+def held(results: Results, trials: Iterable[Trial], processes: int) -> None:
+    """Make the trials that were not made before, so many beside each other."""
+    with ProcessPoolExecutor(processes) as pool:
+        pending = {pool.submit(how, *arguments): what for what, how, arguments in trials if not results.known(what)}
+        for future in as_completed(pending):
+            results.write(pending[future], future.result())
+            print(json.dumps([pending[future], future.result()]), flush=True)
