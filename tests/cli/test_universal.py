@@ -85,6 +85,12 @@ def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories
     found = json.loads(ask("evaluate", answerer, "--stories", stories, "--json").out)
     assert found[0]["name"] == "accuracy"
     assert found[0]["signature"] == "percent|texts:4|cut:0|labels:2"
+    asked_of = ["Mary moved to the hallway.", "Where is Mary?", "", "", "john went to the bathroom", "where is john"]
+    told = ask("classify", answerer, stdin="".join(f"{line}\n" for line in asked_of).encode())
+    assert told.code == 0, told.err
+    assert [line.split("\t")[0] in ("bathroom", "hallway") for line in told.out.splitlines()] == [True, True]
+    plainer = ask("classify", answerer, stdin=b"mary moved to the hallway\nwhere is mary\n")
+    assert plainer.out == told.out.splitlines(keepends=True)[0]
     picture = ask("look", "heads", answerer, "mary moved to the hallway\nwhere is mary")
     assert picture.code == 0, picture.err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,12 +83,15 @@ def classify(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """The label of each text and its probability, with a tab between."""
+    """The label of each text and its probability, with a tab between.
+
+    To a model of stories a text is a paragraph: its sentences, one a line, the question last, and then an empty line.
+    """
     if count < 1:
         raise QkvError(f"--count {count}: a text is told at least 1 label")
     reader, number = _reader(run, device, precision, threads), 0
     with sink(output) as out:
-        for lines in chunks(file):
+        for lines in _paragraphs(file) if reader.reads_sentences else chunks(file):
             _warn_cut(reader, lines, number)
             number += len(lines)
             for told in reader.classify(lines):
@@ -97,6 +101,19 @@ def classify(
                 else:
                     print("\t".join(f"{each.label}\t{each.probability:.4f}" for each in best), file=out)
             out.flush()
+
+
+def _paragraphs(file: str) -> Iterator[list[str]]:
+    """Lines up to the next empty one together, as one text."""
+    together: list[str] = []
+    for line in (line for lines in chunks(file) for line in lines):
+        if line.strip():
+            together.append(line)
+        elif together:
+            yield ["\n".join(together)]
+            together = []
+    if together:
+        yield ["\n".join(together)]
 
 
 def _warn_cut(reader: Any, lines: list[str], before: int) -> None:

@@ -18,7 +18,7 @@ from qkv.data.cache import found_or_built
 from qkv.data.corpus import held_out
 from qkv.data.encode import hashed
 from qkv.data.sides import Corpus, SideWriter, open_side
-from qkv.data.stories import read_stories, words
+from qkv.data.stories import read_stories, sentences
 from qkv.data.text import Pair, digest, fingerprint, read_pairs
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError, unknown
@@ -124,7 +124,7 @@ def read_rows(where: Labelled | Stories) -> Iterator[Pair]:
     names them."""
     if isinstance(where, Stories):
         for story in (story for path in where.files for story in read_stories(path)):
-            yield "\n".join(" ".join(words(line)) for line in (*story.facts, story.question)), story.answer
+            yield sentences("\n".join((*story.facts, story.question))), story.answer
         return
     for number, (text, label) in enumerate(read_pairs(Pairs(where.files, where.fields)), 1):
         if not text.strip() or not label.strip():

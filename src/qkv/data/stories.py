@@ -80,6 +80,11 @@ def words(text: str) -> list[str]:
     return _word().findall(text.lower())
 
 
+def sentences(text: str) -> str:
+    """A text of sentences, each a line, as models of stories read it: the words of each, with spaces between."""
+    return "\n".join(" ".join(words(line)) for line in text.split("\n"))
+
+
 @cache
 def _word() -> re.Pattern[str]:
     # `re` has no class for marks and takes none for part of a word: vowels of Devanagari or an accent by itself would end it.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.data.batch import by_sentence
+from qkv.data.stories import sentences
 from qkv.data.symbols import MASK
 from qkv.decode.likelihood import places
 from qkv.decode.load import misused
@@ -49,7 +50,7 @@ class Reader:
         self.model, self.tokenizer = stored.model, stored.source
         self.symbols = stored.source.symbols
         known = places(stored.model) - len(self.symbols.read([]))
-        self._by_sentence = isinstance(stored.model.spec.embedding.unit, Sentences)
+        self.reads_sentences = isinstance(stored.model.spec.embedding.unit, Sentences)
         self.room = int(min(known, sys.maxsize))  # tokens of a text, beside what frames it
 
     @torch.inference_mode()
@@ -79,11 +80,11 @@ class Reader:
 
     def given(self, text: str) -> list[int]:
         """What the encoder reads of a text; <mask> in it is a hidden word to a model that knows such."""
-        return self.masked(text) if self.symbols.masks else self._fitting(text, self.tokenizer.encode([text])[0])
+        return self.masked(text) if self.symbols.masks else self._fitting(text, self._encode([text])[0])
 
     def parts(self, ids: Sequence[int]) -> list[str]:
         """What stands at each position of a text, to be read in pictures: pieces, or whole sentences."""
-        if not self._by_sentence:
+        if not self.reads_sentences:
             return self.tokenizer.pieces(ids)
         (lines,), _ = by_sentence([ids], self.tokenizer.line_end)
         return [self.tokenizer.decode([word for word in line if word >= 0]) for line in lines.tolist()]
@@ -93,7 +94,7 @@ class Reader:
 
         What frames a text has no part in the mean, unless there is nothing else.
         """
-        rows = [self._fitting(*pair) for pair in zip(texts, self.tokenizer.encode(list(texts)), strict=True)]
+        rows = [self._fitting(*pair) for pair in zip(texts, self._encode(texts), strict=True)]
         found = torch.empty(len(rows), self.model.spec.width)
         for group, hidden, sight in self._encoded(rows, batch_tokens):
             found[group] = self._pooled(pooling, hidden, sight, [len(rows[i]) for i in group]).float().cpu()
@@ -102,7 +103,7 @@ class Reader:
     def score(self, texts: Sequence[str], batch: int = 64) -> list[float]:
         """The pseudo-log-likelihood of each text in nats: the sum over its tokens of the log-probability of each where it alone
         is masked (Salazar et al. 2020, equation 2)."""
-        return [self._pseudo(*pair, batch) for pair in zip(texts, self.tokenizer.encode(list(texts)), strict=True)]
+        return [self._pseudo(*pair, batch) for pair in zip(texts, self._encode(texts), strict=True)]
 
     def classify(self, texts: Sequence[str], batch_tokens: int = 8192) -> list[list[Told]]:
         """The labels of each text with their probabilities, likeliest first. Of a text that is `too_long` the beginning is read,
@@ -111,7 +112,7 @@ class Reader:
         if not isinstance(model, Classifier):
             raise misused(model, "knows no labels before `qkv train classify --from` it")
         labels = model.spec.labels
-        rows = [self._read(ids[: self.room]) for ids in self.tokenizer.encode(list(texts))]
+        rows = [self._read(ids[: self.room]) for ids in self._encode(texts)]
         results: list[list[Told]] = [[] for _ in rows]
         for group, ids, sight in self._batched(rows, batch_tokens):
             with torch.inference_mode():
@@ -124,7 +125,7 @@ class Reader:
 
     def too_long(self, texts: Sequence[str]) -> list[int]:
         """Which texts, counted from 0, have more tokens than the model has places for."""
-        return [number for number, ids in enumerate(self.tokenizer.encode(list(texts))) if len(ids) > self.room]
+        return [number for number, ids in enumerate(self._encode(texts)) if len(ids) > self.room]
 
     def logits(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
         """What may stand at each place, in fp32, of rows of equal length that are framed already."""
@@ -181,7 +182,7 @@ class Reader:
 
     def collated(self, rows: list[list[int]]) -> tuple[Int[Tensor, "B S *words"], Int[Tensor, " B"]]:
         """Rows as one tensor, and how long each is."""
-        if self._by_sentence:
+        if self.reads_sentences:
             ids, numbers = by_sentence(rows, self.tokenizer.line_end)
             return torch.from_numpy(ids), torch.from_numpy(numbers)
         longest = max(map(len, rows))
@@ -191,7 +192,7 @@ class Reader:
     def _pooled(self, pooling: Pooling, hidden: Tensor, sight: Sight, lengths: list[int]) -> Float[Tensor, "B D"]:
         if isinstance(pooling, FirstToken):
             return hidden[:, 0]
-        if self._by_sentence:
+        if self.reads_sentences:
             return pooled(pooling, hidden, sight)
         first = len(self.symbols.before)
         inner = torch.tensor([max(1, length - first - 1) for length in lengths], device=hidden.device)
@@ -206,6 +207,10 @@ class Reader:
             )
         return self._read(ids)
 
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts as tokens, nothing around them; a model of sentences is given them as those that it learned from."""
+        return self.tokenizer.encode([sentences(text) for text in texts] if self.reads_sentences else list(texts))
+
     def _read(self, ids: Sequence[int]) -> list[int]:
         """A text with what frames it; nothing frames sentences."""
-        return list(ids) if self._by_sentence else self.symbols.read(ids)
+        return list(ids) if self.reads_sentences else self.symbols.read(ids)
