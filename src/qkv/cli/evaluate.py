@@ -77,8 +77,8 @@ def evaluate(
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1 or (source is None) != (target is None):
         raise QkvError(
-            "give --source and --target or --world for a translator, --text for a language model, or --table or --stories for a "
-            "classifier"
+            "give --source and --target or --world for a translator, --text for a masked model, --text, --minimal-pairs or "
+            "--last-words for a language model, or --table or --stories for a classifier"
         )
     if source is not None:
         from qkv.train.evaluate import refuse_unknown

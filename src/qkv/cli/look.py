@@ -10,13 +10,13 @@ import typer
 
 from qkv.cli.console import warn
 
+Target = Annotated[str | None, typer.Argument(help="What a translator is to write; without it its own translation of the text.")]
+
 
 def heads(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     text: Annotated[str, typer.Argument(help="A text to read; a masked model's may hold <mask>.")],
-    target: Annotated[
-        str | None, typer.Argument(help="What a translator is to write; without it its own translation of the text.")
-    ] = None,
+    target: Target = None,
     out: Annotated[Path | None, typer.Option(help="The picture; without it RUN/heads.png.")] = None,
 ) -> None:
     """One picture of the attention of a text, or of a sentence pair, in every head of every block."""
@@ -31,9 +31,7 @@ def heads(
 def ponder(
     run: Annotated[Path, typer.Argument(help="The run folder, of a model whose positions halt by themselves.")],
     text: Annotated[str, typer.Argument(help="A text to read.")],
-    target: Annotated[
-        str | None, typer.Argument(help="What a translator is to write; without it its own translation of the text.")
-    ] = None,
+    target: Target = None,
     out: Annotated[Path | None, typer.Option(help="The picture; without it RUN/ponder.png.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the steps of every piece instead of drawing them.")] = False,
 ) -> None:

@@ -170,8 +170,9 @@ class Writer:
         """Of each text with a word after it: -log P of the word in nats, and whether the model would say just this word, token by
         token the likeliest. A text is what is left of it where the model has no places for more."""
         rows, counts = [], []
-        for context, word in passages:
-            before, whole = self.tokenizer.encode([context, f"{context} {word}"])
+        contexts = self.tokenizer.encode([context for context, _ in passages])
+        wholes = self.tokenizer.encode([f"{context} {word}" for context, word in passages])
+        for before, whole in zip(contexts, wholes, strict=True):
             common = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
             kept = whole[-int(min(self.places - 1, len(whole))) :]
             rows.append(kept)

@@ -77,5 +77,5 @@ def ponder(model: Translator | Writer | Reader, text: str, target: str | None = 
         side, most = path[0], len(sides(model.model.spec)[path[0]].tiled())
         found.append(Pondered(side, seen.pieces[side], [int(step) for step in times.steps[0].tolist()], most))
     if not found:
-        raise QkvError("no position of this model halts by itself: train one with --set '*.halt=Halt()', as universal-tiny")
+        raise QkvError("no position of this model halts by itself: train one such as universal-tiny with --set '*.halt=Halt()'")
     return found

@@ -23,8 +23,9 @@ from qkv.spec.data import Stories
 from qkv.spec.run import Run
 from qkv.train.evaluate import macro_f1
 from qkv.train.loss import Smoothing
-from qkv.train.ponder import Tally, mean_loss
+from qkv.train.ponder import Tally
 from qkv.train.task import Losses
+from qkv.train.validation import mean_loss
 
 
 @dataclass(frozen=True, eq=False)

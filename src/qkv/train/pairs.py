@@ -23,8 +23,9 @@ from qkv.spec.world import Drawn
 from qkv.store import Stored
 from qkv.train.evaluate import bleu, perplexity, refuse_unknown
 from qkv.train.loss import Smoothing
-from qkv.train.ponder import Tally, mean_loss
+from qkv.train.ponder import Tally
 from qkv.train.task import Losses, of_vectors
+from qkv.train.validation import mean_loss
 
 
 class Translating:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from qkv.attention.sight import Padded
 from qkv.data.batch import Given
 from qkv.model.trace import Trace
 from qkv.spec.halt import Halt
 from qkv.spec.model import Model, sides
 from qkv.spec.part import Recurrence
-from qkv.train.loss import Smoothing
-from qkv.train.task import Example, Losses
+from qkv.train.task import Example
 
 
 def rules(spec: Model) -> dict[str, Halt]:
@@ -54,7 +54,7 @@ def present(given: Given) -> Bool[Tensor, "B T"]:
     """Which positions hold a token."""
     if given.lengths is None:
         return torch.ones(given.ids.shape[:2], dtype=torch.bool, device=given.ids.device)
-    return torch.arange(given.ids.shape[1], device=given.ids.device) < given.lengths[:, None]
+    return Padded(given.lengths).present(0, given.ids.shape[1])
 
 
 class Tally:
@@ -62,8 +62,7 @@ class Tally:
 
     def __init__(self, spec: Model) -> None:
         self._spec = spec
-        self._rules = rules(spec)
-        self._found: dict[str, list[Tensor]] = {name: [] for name in self._rules}
+        self._found: dict[str, list[Tensor]] = {name: [] for name in rules(spec)}
 
     def trace(self) -> Trace | None:
         """For the next batch; None where nobody ponders."""
@@ -110,23 +109,3 @@ def said(fields: dict[str, Any]) -> list[str]:
     """Ponder times in words, side by side."""
     told = fields.get("ponder", {})
     return [f"{name} ponders {each['mean']:.2f} ± {each['spread']:.2f} steps" for name, each in told.items()]
-
-
-@torch.no_grad()
-def mean_loss(
-    losses: Callable[..., Losses],
-    model: Any,
-    batches: Iterable[Example],
-    device: torch.device,
-    tally: Tally | None = None,
-) -> float:
-    """The plain loss per prediction of some batches, without dropout; a tally takes note of the ponder times."""
-    total, count = 0.0, 0
-    for batch in batches:
-        trace = None if tally is None else tally.trace()
-        moved = batch.to(device)
-        total += losses(model, moved, Smoothing(0.0), None, torch.float32, trace)[1].item()
-        if tally is not None:
-            tally.add(trace, moved)
-        count += batch.tokens
-    return total / count

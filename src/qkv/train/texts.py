@@ -31,8 +31,9 @@ from qkv.spec.run import Run
 from qkv.train.evaluate import perplexity
 from qkv.train.loss import Smoothing
 from qkv.train.pairs import losses as pair_losses
-from qkv.train.ponder import Tally, mean_loss
+from qkv.train.ponder import Tally
 from qkv.train.task import Losses, of_vectors
+from qkv.train.validation import mean_loss
 
 STOPS = frozenset(".!?。！？")
 
