@@ -10,14 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qkv.attention.attend import BACKENDS, Backend, attend, choose
+from qkv.attention.attend import Backend, attend, choose
 from qkv.attention.call import Call
+from qkv.attention.fused import Fused
 from qkv.attention.products import QUERIES, SCORES, Products
 from qkv.attention.reference import Reference, weights
 from qkv.attention.sight import Late, Packed, Padded, Plain, Sight
 from qkv.error import QkvError
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.score import Dot, ScaledDot
+
+BACKENDS = (Products(), Fused(), Reference())  # those for any call; for sparse patterns see test_sparse.py
+GPU = "flex declined: it cannot train on cpu"
 
 
 @st.composite
@@ -204,6 +208,7 @@ def test_the_reference_declines_what_would_not_fit_in_memory() -> None:
 def test_the_chooser_says_who_declined_and_why() -> None:
     q = torch.zeros(1, 1, 2, 4)
     idle = "products declined: it is for training, and no gradient is asked for"
+    idle = f"{GPU}; folded declined: Full() is not sparse; {idle}"
     assert str(choose(Call(q, q, q))) == f"{idle}; fused runs"
     mixed = choose(Call(q, q, q.double()))
     assert isinstance(mixed.backend, Reference)
@@ -224,7 +229,7 @@ def test_training_on_a_cpu_takes_the_quickest(dtype: str, length: int, who: str)
 
 def test_products_decline_weights_that_are_kept_too_long() -> None:
     q = torch.empty(64, 16, 2048, 4, dtype=torch.bfloat16, requires_grad=True)
-    assert "8192 MiB" in choose(Call(q, q, q, Causal())).declined[0][1]
+    assert "8192 MiB" in dict(choose(Call(q, q, q, Causal())).declined)["products"]
 
 
 @pytest.mark.parametrize("pattern", [Full(), Causal()], ids=["full", "causal"])

@@ -16,7 +16,7 @@ from qkv.papers.catalogue import CATALOGUE, named
 from qkv.spec import data, halt, model, objective, part, plain, position, run, score, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
-from qkv.spec.pattern import Causal, Full
+from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
 from qkv.spec.position import Learned, NoPosition, Relative, Rotary
 
 READS, WRITES = Stack(Block(Attention(2)), depth=1), Stack(Block(Attention(2, Causal())), depth=1)
@@ -38,7 +38,8 @@ EXAMPLES: list[Any] = [
     halt.Halt(0.8, halt.Mean(), halt.Stays(), 0.1, 1.0),
     part.Recurrence(Block(Attention(2), norm=PreNorm()), 5, position.NoSignal(), halt.Halt(bias=1.0)),
     *(position.Coordinates(Learned(9), position.LearnedStep()), position.LearnedStep(), position.NoSignal()),
-    *(Full(), Causal(), score.Dot(), score.ScaledDot()),
+    *(Full(), Causal(), Local(4), Stride(5), SameBlock(6), Summary(8, 2, 1), score.Dot(), score.ScaledDot()),
+    *(Causal() & Local(4), Local(4) | Stride(5), PerHead(Local(3), Causal() & SameBlock(4))),
     *(position.Sinusoid(50.0), Learned(512), NoPosition(), Rotary(20.0), position.NoRotation(), position.ALiBi()),
     *(Relative(16, 64, False), position.NoBias()),
     *(model.NoNorm(), model.Normed(1e-12), model.Straight(), model.Transform(part.GELU(), 1e-12)),
@@ -105,7 +106,7 @@ def said(value: Any) -> str:
     if not hasattr(value, "__dataclass_fields__"):
         return str(value).lower() if isinstance(value, bool) else repr(value)
     named = [(field.name, getattr(value, field.name)) for field in fields(value)]
-    row = [said(item) for item in named.pop(0)[1]] if isinstance(value, Block | Stack) else []
+    row = [said(item) for item in named.pop(0)[1]] if isinstance(value, plain.ROWS) else []
     return f"{type(value).__name__}({', '.join([*row, *(f'{name}={said(held)}' for name, held in named)])})"
 
 

@@ -6,28 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qkv.attention.call import Call
+from qkv.attention.flex import Flex
+from qkv.attention.folded import Folded
 from qkv.attention.fused import Fused
 from qkv.attention.products import Products
 from qkv.attention.reference import Reference
 from qkv.error import QkvError
+from qkv.spec.pattern import PerHead
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """One way to compute a call."""
+    """One way to compute a call; `by_head` says whether different heads of it may have different patterns."""
 
     name: str
+    by_head: bool
 
     def declines(self, call: Call) -> str: ...
 
-    def run(self, call: Call) -> Float[Tensor, "B H T K"]: ...
+    def run(self, call: Call) -> Float[Tensor, "B H T W"]: ...
 
 
-BACKENDS: tuple[Backend, ...] = (Products(), Fused(), Reference())
+BACKENDS: tuple[Backend, ...] = (Flex(), Folded(), Products(), Fused(), Reference())
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,27 @@ class Choice:
 
 
 def choose(call: Call, backends: Sequence[Backend] = BACKENDS) -> Choice:
-    """The first backend that runs the call. Raises QkvError with every reason if all decline."""
+    """The first backend that runs a call as a whole. Raises QkvError with every reason if all decline."""
     declined: list[tuple[str, str]] = []
     for backend in backends:
-        why = backend.declines(call)
+        why = _declines(backend, call)
         if not why:
             return Choice(backend, tuple(declined))
         declined.append((backend.name, why))
     raise QkvError("no backend runs this attention: " + "; ".join(f"{name}: {why}" for name, why in declined))
 
 
-def attend(call: Call, backends: Sequence[Backend] = BACKENDS) -> Float[Tensor, "B H T K"]:
+def attend(call: Call, backends: Sequence[Backend] = BACKENDS) -> Float[Tensor, "B H T W"]:
     """What each query receives: the values, weighted by how well their keys match it."""
     for backend in backends:  # a step of a search has no time for reasons that nobody reads
-        if not backend.declines(call):
+        if not _declines(backend, call):
             return backend.run(call)
+    if isinstance(call.pattern, PerHead):
+        return torch.cat([attend(each, backends) for each in call.by_head()], 1)
     return choose(call, backends).backend.run(call)  # which says them all
+
+
+def _declines(backend: Backend, call: Call) -> str:
+    if isinstance(call.pattern, PerHead) and not backend.by_head:
+        return "its heads have different patterns, and are calls of their own"
+    return backend.declines(call)

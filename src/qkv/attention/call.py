@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qkv.attention.sight import Plain, Sight
-from qkv.spec.pattern import Full, Pattern
+from qkv.spec.pattern import Full, Pattern, PerHead, by_head
 from qkv.spec.score import ScaledDot, Score
 
 
@@ -17,36 +17,67 @@ from qkv.spec.score import ScaledDot, Score
 class Call:
     """Queries q against keys k with values v.
 
-    Keys stand at positions 0 .. S-1, queries at first .. first+T-1. A query that may see nothing receives nothing (zeros). With G
-    heads of keys and values, fewer than H, head h asks those of number h // (H/G). The bias, if there is one, is added to the
-    scores.
+    Keys stand at positions 0 .. S-1, or where `stands` says, which rises; queries at first .. first+T-1. A query that may see
+    nothing receives nothing (zeros). With G heads of keys and values, fewer than H, head h asks those of number h // (H/G). The
+    bias, if there is one, is added to the scores.
     """
 
     q: Float[Tensor, "B H T K"]
     k: Float[Tensor, "B G S K"]
-    v: Float[Tensor, "B G S K"]
+    v: Float[Tensor, "B G S W"]
     pattern: Pattern = Full()
     keys: Sight = field(default_factory=Plain)
     first: int = 0
     score: Score = ScaledDot()
     bias: Float[Tensor, "#B H T S"] | None = None
+    stands: Int[Tensor, " S"] | None = None
 
     def mask(self) -> Bool[Tensor, "#B 1 #T S"] | None:
         """True where a query may see a key; None where all of them may see all."""
+        assert not isinstance(self.pattern, PerHead), "heads of different patterns are different calls"
         queries, keys = self.q.shape[2], self.k.shape[2]
-        visible = self.keys.visible(self.first, queries, keys)
-        if self.pattern.spares(self.first, keys):
+        last = self.first + queries
+        visible = self.keys.visible(self.first, queries, keys if self.stands is None else last)
+        if visible is not None and self.stands is not None:
+            visible = visible.index_select(3, self.stands)
+        if self.pattern.spares(self.first, keys if self.stands is None else last):
             return visible
-        i = torch.arange(self.first, self.first + queries, device=self.q.device)
-        j = torch.arange(keys, device=self.q.device)
-        allowed = self.pattern.allows(i[:, None], j[None, :])[None, None]
+        allowed = self.pattern.allows(*self._positions())[:, None]
         return allowed if visible is None else allowed & visible
+
+    @property
+    def blank(self) -> bool:
+        """Whether some query may see nothing."""
+        return self.keys.blank or any(each.blank for _, each in by_head(self.pattern, self.q.shape[1]))
+
+    def _positions(self) -> tuple[Int[Tensor, "#B T 1"], Int[Tensor, "#B 1 S"]]:
+        """Where queries and keys stand: in their row, or in their text where that makes a difference."""
+        queries, keys = self.q.shape[2], self.k.shape[2]
+        last = max(self.first + queries, keys)
+        places = self.keys.places(0, last) if self.pattern.anchored else None
+        if places is None:
+            places = torch.arange(last, device=self.q.device)[None]
+        i, j = places[:, self.first : self.first + queries], places[:, :keys]
+        return i[:, :, None], (j if self.stands is None else places.index_select(1, self.stands))[:, None, :]
+
+    def by_head(self) -> list[Call]:
+        """The same in several calls, if heads have different patterns: for some heads each."""
+        if not isinstance(self.pattern, PerHead):
+            return [self]
+        found, at, share = [], 0, self.q.shape[1] // self.k.shape[1]
+        for count, pattern in by_head(self.pattern, self.q.shape[1]):
+            mine, theirs = slice(at, at + count), slice(at // share, (at + count) // share)
+            bias = None if self.bias is None else self.bias[:, mine]
+            q, k, v = self.q[:, mine], self.k[:, theirs], self.v[:, theirs]
+            found.append(replace(self, q=q, k=k, v=v, pattern=pattern, bias=bias))
+            at += count
+        return found
 
     def scale(self) -> float:
         """What the dot products are multiplied by."""
         return self.score.scale(self.q.shape[3])
 
-    def per_head(self, x: Float[Tensor, "B G S K"]) -> Float[Tensor, "B H S K"]:
+    def per_head(self, x: Float[Tensor, "B G S W"]) -> Float[Tensor, "B H S W"]:
         """Keys or values, one for each head of the queries."""
         heads, groups = self.q.shape[1], x.shape[1]
         return x if heads == groups else x.repeat_interleave(heads // groups, dim=1)

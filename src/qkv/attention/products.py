@@ -27,7 +27,7 @@ LONG = 512  # keys from which it is worth while in fp32
 class Products:
     """Two products forward, four back."""
 
-    name = "products"
+    name, by_head = "products", False
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""
@@ -46,12 +46,12 @@ class Products:
             return f"its weights would take {size / 2**20:.0f} MiB until the gradient is known"
         return ""
 
-    def run(self, call: Call) -> Float[Tensor, "B H T K"]:
+    def run(self, call: Call) -> Float[Tensor, "B H T W"]:
         q, k, v = call.q, call.per_head(call.k), call.per_head(call.v)
         cut = _aligned(call)
         mask = None if cut and isinstance(call.keys, Plain) else call.mask()
         bias = None if call.bias is None else call.bias.to(q.dtype)
-        return _Products.apply(q, k, v, bias, mask, call.scale(), cut, call.keys.blank)  # pyright: ignore
+        return _Products.apply(q, k, v, bias, mask, call.scale(), cut, call.blank)  # pyright: ignore
 
 
 def _aligned(call: Call) -> bool:
@@ -75,7 +75,7 @@ class _Products(torch.autograd.Function):
         cut: bool,
         blank: bool,
     ) -> Tensor:
-        out = _like(q)
+        out = _like(q, v.shape[3])
         found = []
         with torch.autocast("cpu", enabled=False):
             for rows, blocks in _plan(q, k, cut):
@@ -105,7 +105,7 @@ class _Products(torch.autograd.Function):
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         q, k, v, bias, out, *found = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
         scale, cut = ctx.how  # pyright: ignore[reportAttributeAccessIssue]
-        of_q, of_k, of_v = _like(q), _like(k), _like(v)
+        of_q, of_k, of_v = (_like(x, x.shape[3]) for x in (q, k, v))
         learned = ctx.needs_input_grad[3]  # pyright: ignore[reportAttributeAccessIssue]
         of_bias = None if bias is None or not learned else torch.zeros_like(bias)
         means = (gradient * out).sum(-1, keepdim=True)
@@ -141,9 +141,9 @@ def _plan(q: Tensor, k: Tensor, cut: bool) -> list[tuple[slice, list[tuple[int, 
     return [(slice(row, min(row + together, batch)), seen) for row in range(0, batch, together)]
 
 
-def _like(x: Tensor) -> Tensor:
-    """Memory for a tensor of heads that will be joined: (B, H, T, K), laid out as (B, T, H, K)."""
-    batch, heads, length, width = x.shape
+def _like(x: Tensor, width: int) -> Tensor:
+    """Memory for a tensor of heads that will be joined: (B, H, T, width), laid out as (B, T, H, width)."""
+    batch, heads, length, _ = x.shape
     return x.new_empty(batch, length, heads, width).transpose(1, 2)
 
 

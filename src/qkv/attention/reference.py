@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qkv.attention.call import Call
+from qkv.spec.pattern import PerHead
 
 LARGEST_SCORES = 2**31  # bytes; more than this is asked for only by name
 
@@ -19,7 +20,7 @@ LARGEST_SCORES = 2**31  # bytes; more than this is asked for only by name
 class Reference:
     """Scores, mask, softmax and sum, each written out."""
 
-    name = "reference"
+    name, by_head = "reference", False
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""
@@ -29,12 +30,14 @@ class Reference:
             return f"the scores of {b} x {h} heads, {t} queries and {call.k.shape[2]} keys would take {size / 2**30:.1f} GiB"
         return ""
 
-    def run(self, call: Call) -> Float[Tensor, "B H T K"]:
+    def run(self, call: Call) -> Float[Tensor, "B H T W"]:
         return (weights(call) @ call.per_head(call.v).to(_precision(call))).to(call.q.dtype)
 
 
 def weights(call: Call) -> Float[Tensor, "B H T S"]:
     """What the softmax gives each key, in fp32 or better; rows of zeros for queries that may see nothing."""
+    if isinstance(call.pattern, PerHead):
+        return torch.cat([weights(each) for each in call.by_head()], 1)
     q, k = call.q.to(_precision(call)), call.per_head(call.k).to(_precision(call))
     scores = call.scale() * (q @ k.transpose(-1, -2))
     if call.bias is not None:

@@ -4,10 +4,14 @@ late, nobody looks into tensors to find out."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+Stretch = tuple[range, int, int]
+"""A text in some rows: where it starts, and where it stops."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Padded:
     def together(self, first: int, length: int, ahead: int) -> None:
         """All tokens of a row belong together."""
 
+    def stretches(self, length: int) -> list[Stretch]:
+        """The texts in rows of this length."""
+        stops = self.lengths.clamp(max=length).tolist()
+        return [(range(row, row + 1), 0, stop) for row, stop in enumerate(stops) if stop]
+
     def keep(self, sentences: Int[Tensor, " kept"]) -> Padded:
         """The same for some of the sentences."""
         return Padded(self.lengths[sentences], self.blank)
@@ -95,6 +104,15 @@ class Packed:
         here = self.documents[:, first : first + length]
         return here == self.documents.roll(-ahead, 1)[:, first : first + length]
 
+    def stretches(self, length: int) -> list[Stretch]:
+        """The texts in rows of this length."""
+        documents = self.documents[:, :length]
+        found: list[Stretch] = []
+        for row, changes in enumerate(documents[:, 1:] != documents[:, :-1]):
+            bounds = [0, *(changes.nonzero().flatten() + 1).tolist(), length]
+            found += [(range(row, row + 1), start, stop) for start, stop in pairwise(bounds)]
+        return found
+
     def keep(self, sentences: Int[Tensor, " kept"]) -> Packed:
         """The same for some of the rows."""
         return Packed(self.documents[sentences], self.pos[sentences])
@@ -122,6 +140,10 @@ class Late:
 
     def together(self, first: int, length: int, ahead: int) -> None:
         """All tokens of a row belong together."""
+
+    def stretches(self, length: int) -> list[Stretch]:
+        """The texts in rows of this length."""
+        return [(range(row, row + 1), start, length) for row, start in enumerate(self.starts.tolist()) if start < length]
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> Late:
         """The same for some of the rows."""

@@ -11,7 +11,7 @@ from qkv.model.feedforward import ACTIVATIONS
 from qkv.model.linear import Linear
 from qkv.model.state import Path, Tail
 from qkv.spec import part
-from qkv.spec.pattern import Causal, Pattern
+from qkv.spec.pattern import Causal, Full
 
 
 class Neighbourhood(nn.Module):
@@ -22,7 +22,7 @@ class Neighbourhood(nn.Module):
     neighbourhood is even.
     """
 
-    def __init__(self, channels: int, reach: int, pattern: Pattern) -> None:
+    def __init__(self, channels: int, reach: int, pattern: Full | Causal) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(reach, channels))
         self.before = reach - 1 if isinstance(pattern, Causal) else (reach - 1) // 2

@@ -199,8 +199,10 @@ def _refuse(stack: Depth, width: int, place: str, memory: bool, future: bool) ->
             head_width(sublayer, width)
         if isinstance(sublayer, MemoryAttention) and not memory:
             raise QkvError(f"MemoryAttention stands in the {place}, where there is no memory")
-        if isinstance(sublayer, Attention | SeparableFeedForward) and not future and sublayer.pattern.allows(0, 1):
-            raise QkvError(f"{sublayer.pattern} sees the future, in a decoder that is to predict it: use Causal()")
+        if isinstance(sublayer, Attention | SeparableFeedForward) and not future and sublayer.pattern.ahead:
+            raise QkvError(
+                f"{sublayer.pattern} sees the future, in a decoder that is to predict it: use Causal(), Causal() & ..."
+            )
 
 
 def _refuse_sentences(embedding: Embedding) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from qkv.error import QkvError
 from qkv.spec.halt import AllSteps, Halting
-from qkv.spec.pattern import Full, Pattern
+from qkv.spec.pattern import Causal, Full, Pattern, by_head
 from qkv.spec.position import ALiBi, Coordinates, NoBias, NoRotation, Relative, Rotary, Rotation, Signal
 from qkv.spec.score import ScaledDot, Score
 
@@ -111,6 +111,8 @@ class Attention:
         )
         if not isinstance(self.kv_heads, Own) and self.heads % self.kv_heads:
             raise QkvError(f"{self.kv_heads} heads of keys and values cannot serve {self.heads} heads evenly")
+        by_head(self.pattern, self.heads)
+        by_head(self.pattern, kv_heads(self))
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class SeparableFeedForward:
     first: int = 3
     second: int = 5
     activation: Activation = ReLU()
-    pattern: Pattern = Full()
+    pattern: Full | Causal = Full()
     offset: bool = True
 
     def __post_init__(self) -> None:

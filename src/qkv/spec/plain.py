@@ -20,6 +20,7 @@ VALUES: dict[str, type] = {
     for name, value in vars(module).items()
     if isinstance(value, type) and dataclasses.is_dataclass(value)
 }
+ROWS = (part.Block, part.Stack, pattern.PerHead)  # these take their row of parts by position
 
 
 def to_plain(value: Any) -> Any:
@@ -135,8 +136,8 @@ def _construct(name: str, fields: dict[str, Any]) -> Any:
         if not _fits(value, wanted[field]):
             raise QkvError(f"{name}.{field} must be {_words(wanted[field])}, not {value!r}")
     try:
-        if kind in (part.Block, part.Stack):
-            row = fields.pop(known[0], ())  # these take their row of parts by position
+        if kind in ROWS:
+            row = fields.pop(known[0], ())
             return kind(*row, **fields)
         return kind(**fields)
     except TypeError as error:
@@ -180,13 +181,18 @@ def _evaluate(node: ast.expr, text: str) -> Any:
             return -value
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return tuple(_evaluate(item, text) for item in items)
+        case ast.BinOp(left=left, op=ast.BitAnd() | ast.BitOr() as op, right=right):
+            one, other = _evaluate(left, text), _evaluate(right, text)
+            if not isinstance(one, pattern.Joinable) or not isinstance(other, pattern.Joinable):
+                raise QkvError(f"{text!r}: & and | join patterns, such as Causal() & Local(64)")
+            return one & other if isinstance(op, ast.BitAnd) else one | other
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
             if name not in VALUES:
                 raise unknown("value", name, VALUES)
             fields: dict[str, Any] = {str(k.arg): _evaluate(k.value, text) for k in keywords}
             known = [f.name for f in dataclasses.fields(VALUES[name])]
             values = [_evaluate(a, text) for a in arguments]
-            if VALUES[name] in (part.Block, part.Stack):
+            if VALUES[name] in ROWS:
                 fields[known[0]] = tuple(values)
             else:
                 if len(values) > len(known) or fields.keys() & set(known[: len(values)]):
