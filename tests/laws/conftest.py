@@ -33,7 +33,8 @@ from qkv.spec.part import (
     Sublayer,
     Swish,
 )
-from qkv.spec.position import ALiBi, Coordinates, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
+from qkv.spec.pattern import Both, Causal, Either, Local, PerHead, SameBlock, Stride, Summary
+from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
@@ -50,8 +51,37 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 def _small(sublayer: Sublayer, heads: int = HEADS) -> Sublayer:
     if isinstance(sublayer, FeedForward | SeparableFeedForward):
         return replace(sublayer, hidden=HIDDEN)
-    few = min(sublayer.heads, heads)
-    return replace(sublayer, heads=few, **({"head_width": 4} if isinstance(sublayer.head_width, int) else {}))
+    cut: dict[str, Any] = {"heads": max(min(sublayer.heads, heads), _patterns(sublayer))}
+    cut |= {"head_width": 4} if isinstance(sublayer.head_width, int) else {}
+    if isinstance(sublayer, Attention):
+        cut |= {"pattern": _close(sublayer.pattern)} | ({"key_width": 2} if isinstance(sublayer.key_width, int) else {})
+    return replace(sublayer, **cut)
+
+
+def _patterns(sublayer: Sublayer) -> int:
+    """How many heads there are at least, so that each pattern has one."""
+    return len(sublayer.pattern.patterns) if isinstance(sublayer, Attention) and isinstance(sublayer.pattern, PerHead) else 1
+
+
+def _close(pattern: Any) -> Any:
+    """The same pattern for texts of a few tokens."""
+    match pattern:
+        case PerHead(patterns=patterns):
+            return PerHead(*map(_close, patterns))
+        case Both(first=first, second=second):
+            return _close(first) & _close(second)
+        case Either(first=first, second=second):
+            return _close(first) | _close(second)
+        case Local():
+            return Local(3)
+        case Stride():
+            return Stride(3)
+        case SameBlock():
+            return SameBlock(4)
+        case Summary(slot=slot):
+            return Summary(4, 1, slot)
+        case _:
+            return pattern
 
 
 def _each(stack: Depth, change: Callable[[Block], Block]) -> Depth:
@@ -81,6 +111,19 @@ def _attending(spec: AnySpec, **choices: object) -> AnySpec:
     )
 
 
+def _seen(block: Block, pattern: Any) -> Block:
+    """The same with another pattern."""
+    seen = (replace(s, pattern=pattern) if isinstance(s, Attention) else s for s in block.sublayers)
+    return Block(*seen, norm=block.norm, dropout=block.dropout)
+
+
+def _sparse_sides(spec: PairSpec) -> PairSpec:
+    """A pattern for each head in the encoder, merged ones in the decoder."""
+    reads, writes = PerHead(Local(2), Stride(2)), Causal() & (SameBlock(3) | Summary(3, 1))
+    encoder = _each(spec.encoder, lambda block: _seen(block, reads))
+    return replace(spec, encoder=encoder, decoder=_each(spec.decoder, lambda block: _seen(block, writes)))
+
+
 def shrunk(spec: AnySpec) -> AnySpec:
     """The same model, small: its width, hidden width, heads and depth are cut, and nothing else."""
 
@@ -95,6 +138,8 @@ def shrunk(spec: AnySpec) -> AnySpec:
     cut = _everywhere(spec, shallow)
     if isinstance(spec.embedding.position, Learned):
         cut = replace(cut, embedding=replace(cut.embedding, position=Learned(64)))
+    if isinstance(spec.embedding.position, Factorised):
+        cut = replace(cut, embedding=replace(cut.embedding, position=Factorised((2, 8, 4))))
     many = any(heads > 4 for name in ("encoder", "decoder") if hasattr(cut, name) for heads in getattr(cut, name).heads())
     return replace(cut, width=32 if many else 16)
 
@@ -191,6 +236,19 @@ def specs() -> dict[str, Spec]:
         "rotary": _attending(bare, rotate=Rotary()),
         "ALiBi": _attending(bare, bias=ALiBi()),
         "relative": _everywhere(bare, lambda s: Stack(*s.blocks, depth=s.depth, bias=Relative(8, 16, two_sided=False))),
+        "strided": _attending(gpt, pattern=Causal() & (Local(2) | Stride(3))),
+        "local": _attending(bare, pattern=Causal() & Local(3), bias=ALiBi()),
+        "summaries alone": _attending(gpt, pattern=Causal() & Summary(3, 1)),
+        "sparse in turns": _everywhere(
+            gpt, lambda s: Stack(*(_seen(s.blocks[0], Causal() & each) for each in (SameBlock(4), Summary(4, 2))), depth=s.depth)
+        ),
+        "two-sided, sparse": _attending(bert, pattern=Local(2) | Stride(3)),
+        "sparse on both sides": _sparse_sides(pair),
+        "universal, sparse": _recurrent(_sparse_sides(pair), halt=RULES[STAYS]),
+        "universal decoder, sparse": _recurrent(
+            _attending(gpt, pattern=Causal() & (SameBlock(4) | Summary(4, 1))), halt=RULES[STAYS]
+        ),
+        "narrow keys": _attending(gpt, key_width=2, kv_heads=2),
         "grouped heads": _attending(gpt, kv_heads=2, head_width=6),
         "untied decoder": replace(_in_all(gpt, _swish), tie=Untied()),
         "untied encoder, ALiBi": replace(_attending(bert, bias=ALiBi()), tie=Untied()),

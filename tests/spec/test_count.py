@@ -12,10 +12,11 @@ from qkv.papers.universal import universal
 from qkv.spec import plain
 from qkv.spec.count import cache_bytes, flops, parameters
 from qkv.spec.halt import Halt
-from qkv.spec.model import EncoderDecoder, Joint, Separate
+from qkv.spec.model import DecoderOnly, Embedding, EncoderDecoder, Joint, Separate, Untied
 from qkv.spec.model import sides as sides_of
-from qkv.spec.part import PreNorm, Recurrence, Stack
-from qkv.spec.position import Coordinates, Learned, LearnedStep
+from qkv.spec.part import Attention, Block, PreNorm, Recurrence, Stack, head_width, key_width
+from qkv.spec.pattern import Causal, Local, Pattern, PerHead, SameBlock, Stride, Summary
+from qkv.spec.position import Coordinates, Learned, LearnedStep, vectors
 
 # width 4, hidden 6, one block on each side, 10 entries
 ATTENTION = 4 * 4 * 4
@@ -58,9 +59,9 @@ def test_cache_by_hand() -> None:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_twice_the_parameters_that_multiply_are_about_the_operations_of_a_short_text(name: str) -> None:
     spec = named(name, Joint(37000))
-    position = spec.embedding.position
     sides = 2 if isinstance(spec, EncoderDecoder) else 1
-    looked_up = sides * (spec.width * (spec.embedding.segments + (position.longest if isinstance(position, Learned) else 0)))
+    looked_up = sides * spec.width * (spec.embedding.segments + vectors(spec.embedding.position))
+    looked_up += spec.width * 37000 if isinstance(spec, DecoderOnly) and isinstance(spec.tie, Untied) else 0
     entries = 37000 if spec.output.offset else 0
     unrolled = replace(spec, **{name: Stack(*depth.tiled(), depth=len(depth.tiled())) for name, depth in sides_of(spec).items()})
     counted = parameters(spec if not any(isinstance(depth, Recurrence) for depth in sides_of(spec).values()) else unrolled)
@@ -83,3 +84,32 @@ def test_separable_convolutions_by_hand() -> None:
     convolved = plain.change(plain_one, "encoder.block.sublayers.1=SeparableFeedForward(6)")
     assert parameters(convolved) == 348 + 40 + 3 * 4 + 5 * 6
     assert flops(convolved, length=8) - flops(plain_one, length=8) == 6 * 2 * (3 * 4 + 5 * 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("sparse-cifar10", 58.85), ("sparse-enwik8", 94.63), ("sparse-imagenet64", 151.26)]
+)
+def test_sparse_transformers_are_as_large_as_in_the_paper(name: str, millions: float) -> None:
+    """Child et al. 2019, section 7: 59M, 95M and 152M; by the weights alone, without offsets, norms and places."""
+    spec = named(name, Joint(256))
+    width, block = spec.width, spec.decoder.blocks[0]
+    attention, forward = block.sublayers
+    heads = attention.heads
+    offsets = heads * (2 * key_width(attention, width) + head_width(attention, width)) + width + forward.hidden + width
+    beside = spec.decoder.depth * (offsets + 4 * width) + 2 * width + width * vectors(spec.embedding.position)
+    assert (parameters(spec) - beside) / 1e6 == pytest.approx(millions, abs=0.01)
+    assert parameters(spec) / 1e6 == pytest.approx(millions, abs=0.5)
+
+
+def test_a_sparse_model_computes_and_remembers_less() -> None:
+    dense = DecoderOnly(Joint(10), 8, Embedding(), Stack(Block(Attention(2, Causal())), depth=1))
+
+    def seeing(pattern: Pattern) -> DecoderOnly:
+        return replace(dense, decoder=Stack(Block(Attention(2, pattern)), depth=1))
+
+    assert flops(dense, 64) - flops(seeing(Causal() & Local(16)), 64) == 2 * 2 * 8 * (64 - 16)
+    assert flops(dense, 64) - flops(seeing(Causal() & (SameBlock(8) | Summary(8, 2))), 64) == 2 * 2 * 8 * (64 - 8 - 16)
+    assert cache_bytes(dense, 64) == 64 * 2 * 8 * 4
+    assert cache_bytes(seeing(Causal() & Local(16)), 64) == 15 * 2 * 8 * 4, "the next query adds its own key"
+    assert cache_bytes(seeing(Causal() & (SameBlock(8) | Summary(8, 2))), 60) == (7 * 2 + 4) * 2 * 8 * 4
+    assert cache_bytes(seeing(Causal() & PerHead(Local(16), Stride(16))), 64) == (15 + 64) * 2 * 4 * 4

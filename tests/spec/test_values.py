@@ -28,7 +28,8 @@ EXAMPLES: list[Any] = [
     *(part.ReLU(), part.GELU(), part.TanhGELU(), part.Swish(), part.LayerNorm(), part.RMSNorm(), part.Even(), part.Own()),
     part.PostNorm(1e-6, RMSNorm()),
     part.PreNorm(1e-7, RMSNorm()),
-    Attention(8, Causal(), True, 5, 2, score.Dot(), Rotary(500.0), position.ALiBi()),
+    Attention(8, Causal(), True, 5, 2, score.Dot(), Rotary(500.0), position.ALiBi(), 4),
+    *(part.SigmoidGELU(), part.AsValues(), position.Factorised((2, 3, 4)), model.Reduced(0.2)),
     MemoryAttention(4, True, 3, score.Dot()),
     FeedForward(12, part.Swish(), False, True),
     Block(Attention(8), FeedForward(9), norm=PreNorm(), dropout=0.25),
@@ -244,5 +245,5 @@ def test_a_value_of_another_kind_cannot_take_a_place() -> None:
 
 def test_there_are_no_two_entries_of_one_kind_and_size() -> None:
     made = [named(name, Joint(100)) for name in CATALOGUE]
-    assert len(made) == 27 and len(set(made)) == 27
+    assert len(made) == 32 and len(set(made)) == 32
     assert {type(spec).__name__ for spec in made} == {"EncoderDecoder", "DecoderOnly", "EncoderOnly"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,9 +14,9 @@ from qkv.attention.sight import Plain
 from qkv.model.context import Context, Step
 from qkv.model.linear import Linear, of_few_rows
 from qkv.model.position import LinearBias, Turn
-from qkv.model.state import Once
+from qkv.model.state import Once, State
 from qkv.spec import part
-from qkv.spec.pattern import Full
+from qkv.spec.pattern import Full, PerHead, by_head, forgets
 from qkv.spec.position import ALiBi, Rotary
 
 
@@ -32,29 +35,59 @@ class Attention(nn.Module):
     def __init__(self, spec: part.Attention, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.head_width, self.kv_heads = part.head_width(spec, width), part.kv_heads(spec)
-        self.qkv = Linear(width, (spec.heads + 2 * self.kv_heads) * self.head_width, bias=spec.offset)
+        self.head_width, self.key_width = part.head_width(spec, width), part.key_width(spec, width)
+        self.kv_heads = part.kv_heads(spec)
+        self.widths = spec.heads * self.key_width, self.kv_heads * self.key_width, self.kv_heads * self.head_width
+        self.qkv = Linear(width, sum(self.widths), bias=spec.offset)
         self.out = Linear(spec.heads * self.head_width, width, bias=spec.offset)
-        self._turn = Turn(spec.rotate, self.head_width) if isinstance(spec.rotate, Rotary) else None
+        self._turn = Turn(spec.rotate, self.key_width) if isinstance(spec.rotate, Rotary) else None
+        self._forgets = any(forgets(pattern) for _, pattern in by_head(spec.pattern, spec.heads))
         self._linear_bias = LinearBias(spec.heads) if isinstance(spec.bias, ALiBi) else None
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
         qkv, recurring = self.qkv(x), ctx.recurring
         if recurring is not None:
             qkv = recurring.shown(ctx.path, qkv)
-        q, k, v = self._by_head(qkv.unflatten(2, (-1, self.head_width)).transpose(1, 2), ctx.first)
-        if ctx.state is not None:
-            k, v = ctx.state.keys(ctx.path).append(k, v)
-        bias = self._bias(ctx, q, ctx.first, k.shape[2])
-        call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.spec.score, bias)
-        if ctx.trace is not None:
-            ctx.trace.attention(ctx.path, call)
-        attended = _joined(attend(call))
+        q, k, v = self._by_head(qkv, ctx.first)
+        if ctx.state is not None and self._forgets:
+            attended = self._kept(q, k, v, ctx, ctx.state)
+        else:
+            if ctx.state is not None:
+                k, v = ctx.state.keys(ctx.path).append(k, v)
+            bias = self._bias(ctx, q, ctx.first, k.shape[2])
+            call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.spec.score, bias)
+            if ctx.trace is not None:
+                ctx.trace.attention(ctx.path, call)
+            attended = attend(call)
+        attended = _joined(attended)
         return self.out(attended if recurring is None else recurring.own(attended))
+
+    def _kept(
+        self, q: Float[Tensor, "R H T K"], k: Float[Tensor, "R G T K"], v: Float[Tensor, "R G T W"], ctx: Context, state: State
+    ) -> Float[Tensor, "R H T W"]:
+        """What heads attend to that remember no more than their patterns may see, those of one pattern at a time."""
+        found = [attend(call) for call in self._remember(q, k, v, ctx, state)]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    def _remember(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, state: State) -> list[Call]:
+        """A call for the heads of each pattern, with what they may see, the new keys and values among it."""
+        bias = self._bias(ctx, q, ctx.first, ctx.first + q.shape[2])
+        calls, at = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.spec.score).by_head(), 0
+        for number, call in enumerate(calls):
+            assert not isinstance(call.pattern, PerHead), "these heads have one pattern"
+            keys, values, stands = state.kept((*ctx.path, str(number)), call.pattern).append(call.k, call.v, ctx.sight)
+            added = None if bias is None else bias[:, at : at + call.q.shape[1]]
+            if added is not None and stands is not None:
+                added = added.index_select(3, stands)
+            at += call.q.shape[1]
+            calls[number] = replace(call, k=keys, v=values, stands=stands, bias=added)
+        return calls
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
         assert ctx.state is not None, "a step remembers"
+        if self._forgets:
+            return self._slowly(ctx)
         qkv, out, slot, recurring = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path), ctx.recurring
         pattern, sight, score = self.spec.pattern, ctx.sight, self.spec.score
         biased = self._linear_bias is not None or ctx.bias is not None
@@ -62,7 +95,7 @@ class Attention(nn.Module):
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
             first = slot.length
             made = qkv(x) if recurring is None else recurring.shown(ctx.path, qkv(x))
-            q, k, v = self._by_head(made.view(made.shape[0], -1, 1, self.head_width), first)
+            q, k, v = self._by_head(made[:, None], first)
             keys, values = slot.append(k, v)
             bias = self._bias(ctx, q, first, first + 1) if biased else None
             few = None if recurring is None else recurring.few()
@@ -78,14 +111,34 @@ class Attention(nn.Module):
     def stay(self, ctx: Context) -> None:
         """A step of a recurrence at which every position has halted: it shows what it showed before."""
         assert ctx.state is not None and ctx.recurring is not None, "without a state, nobody asks"
-        qkv, slot = ctx.recurring.last(ctx.path), ctx.state.keys(ctx.path)
-        each = qkv.view(len(qkv), -1, qkv.shape[-1]).unflatten(2, (-1, self.head_width)).transpose(1, 2)
-        _, k, v = self._by_head(each, slot.length)
-        slot.append(k, v)
+        qkv = ctx.recurring.last(ctx.path)
+        q, k, v = self._by_head(qkv.view(len(qkv), -1, qkv.shape[-1]), ctx.state.length)
+        if self._forgets:
+            self._remember(q, k, v, ctx, ctx.state)
+        else:
+            ctx.state.keys(ctx.path).append(k, v)
 
-    def _by_head(self, qkv: Float[Tensor, "B heads T K"], first: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _slowly(self, ctx: Context) -> Step:
+        """`forward` for one more token of every row, where heads forget."""
+        assert ctx.state is not None, "a step remembers"
+        qkv, out, state, recurring = self.qkv.product(), self.out.product(), ctx.state, ctx.recurring
+
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+            made = qkv(x) if recurring is None else recurring.shown(ctx.path, qkv(x))
+            q, k, v = self._by_head(made[:, None], state.length)
+            attended = self._kept(q, k, v, replace(ctx, first=state.length), state).reshape(len(made), -1)
+            return out(attended if recurring is None else recurring.own(attended))
+
+        return step
+
+    def _by_head(self, qkv: Float[Tensor, "B T E"], first: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, the first two turned where they are to be."""
-        q, k, v = qkv.split_with_sizes([self.spec.heads, self.kv_heads, self.kv_heads], 1)
+        if self.key_width == self.head_width:
+            by_head = qkv.unflatten(2, (-1, self.head_width)).transpose(1, 2)
+            q, k, v = by_head.split_with_sizes([self.spec.heads, self.kv_heads, self.kv_heads], 1)
+        else:
+            heads = (self.spec.heads, self.kv_heads, self.kv_heads)
+            q, k, v = (_heads(x, count) for x, count in zip(qkv.split_with_sizes(self.widths, 2), heads, strict=True))
         return (q, k, v) if self._turn is None else (self._turn(q, first), self._turn(k, first), v)
 
     def _bias(self, ctx: Context, q: Tensor, first: int, keys: int) -> Float[Tensor, "1 H T S"] | None:

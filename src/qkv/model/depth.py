@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from qkv.model.block import AnyNorm, Block, closing, in_a_row, normaliser
 from qkv.model.context import Context, Step
@@ -24,13 +26,21 @@ class Stack(nn.Module):
         blocks = spec.tiled()
         self.blocks = nn.ModuleList(Block(block, width) for block in blocks)
         self.norm = closing(blocks[-1].norm, width)
+        self.recomputes = False
         self.bias = nn.Identity() if isinstance(spec.bias, NoBias) else RelativeBias(spec.bias, spec.heads().pop())
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
         ctx = self._biased(ctx)
         for level, block in enumerate(self.blocks):
-            x = block(x, ctx.at(str(level)))
+            x = self._through(cast(Block, block), x, ctx.at(str(level)))
         return self.norm(x)
+
+    def _through(self, block: Block, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+        """A block; if it is to be computed anew on the way back, what it has in between is forgotten meanwhile. Its dropout is a
+        function of the step, and so the same again (Child et al. 2019, section 5.4)."""
+        if not (self.recomputes and torch.is_grad_enabled()):
+            return block(x, ctx)
+        return cast(Tensor, checkpoint(block, x, ctx, use_reentrant=False, preserve_rng_state=False))
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""

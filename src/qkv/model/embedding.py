@@ -12,10 +12,9 @@ from torch.nn import functional
 from qkv.error import QkvError
 from qkv.model.context import Context
 from qkv.model.linear import Product, multiply
-from qkv.model.position import Places
+from qkv.model.position import Places, trained_vectors
 from qkv.spec import model as spec
 from qkv.spec.model import Normed, Sentences
-from qkv.spec.position import Learned
 
 
 class Table(nn.Module):
@@ -39,7 +38,7 @@ class Embedding(Table):
     def __init__(self, spec: spec.Embedding, entries: int, width: int) -> None:
         super().__init__(entries, width)
         self.spec = spec
-        self.places = nn.Parameter(torch.empty(spec.position.longest, width)) if isinstance(spec.position, Learned) else None
+        self.places = trained_vectors(spec.position, width)
         self.segments = nn.Parameter(torch.empty(spec.segments, width)) if spec.segments else None
         self.norm = nn.LayerNorm(width, eps=spec.norm.epsilon) if isinstance(spec.norm, Normed) else None
         self.words = nn.Parameter(torch.empty(spec.unit.longest, width)) if isinstance(spec.unit, Sentences) else None

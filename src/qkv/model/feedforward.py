@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +17,7 @@ ACTIVATIONS: dict[part.Activation, Callable[[Tensor], Tensor]] = {
     part.ReLU(): lambda x: functional.relu(x, inplace=True),
     part.GELU(): functional.gelu,
     part.TanhGELU(): lambda x: functional.gelu(x, approximate="tanh"),
+    part.SigmoidGELU(): lambda x: x * torch.sigmoid(1.702 * x),
     part.Swish(): functional.silu,
 }
 

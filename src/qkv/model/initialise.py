@@ -1,5 +1,7 @@
 """The values before training.
 
+`Reduced` is as the paper of `spec.model.Reduced` has it, and for relative biases, masks, neighbourhoods and offsets as `Glorot`.
+
 | place                   | `Glorot`                     | `Normal`                          | `FanIn`                         |
 |-------------------------|------------------------------|-----------------------------------|---------------------------------|
 | embeddings, places      | normal, deviation width^-0.5 | normal, its deviation             | normal, deviation 1             |
@@ -29,7 +31,8 @@ from qkv.model.output import Output
 from qkv.model.position import RelativeBias, Signal
 from qkv.model.recurrence import Recurrence
 from qkv.spec.halt import Halt
-from qkv.spec.model import FanIn, Glorot, Initial, Normal
+from qkv.spec.model import FanIn, Glorot, Initial, Normal, Reduced
+from qkv.spec.position import Factorised, Position
 from qkv.spec.score import Dot
 
 
@@ -39,20 +42,20 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
     for module in model.modules():
         match module:
             case Embedding():
-                draw.rows(module.weight, alone=False)
-                for beside in (module.places, module.segments):
+                draw.rows(module.weight)
+                for beside, tables in ((module.places, _tables(module.spec.position)), (module.segments, 1)):
                     if beside is not None:
-                        draw.rows(beside, alone=False)
+                        draw.rows(beside, tables)
                 if module.words is not None:
                     nn.init.ones_(module.words)
             case Table():
-                draw.rows(module.weight, alone=True)
+                draw.output(module.weight)
             case RelativeBias():
                 draw.biases(module)
             case Signal():
                 for table in (module.places, module.steps):
                     if table is not None:
-                        draw.rows(table, alone=False)
+                        draw.rows(table)
             case Neighbourhood():
                 draw.neighbourhood(module.weight)
             case Recurrence(halting=nn.Linear() as halting, spec=described):
@@ -67,14 +70,18 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
                 module.reset_parameters()
 
 
+def _tables(position: Position) -> int:
+    """How many vectors a place is the sum of."""
+    return len(position.sizes) if isinstance(position, Factorised) else 1
+
+
 def _parts(model: nn.Module) -> dict[nn.Module, tuple[list[int], float]]:
     """The maps that are several in one: the rows of each, and what the first of them, the queries, are divided by in `FanIn`."""
     found: dict[nn.Module, tuple[list[int], float]] = {}
     for module in model.modules():
         match module:
             case Attention():
-                wide, served = module.out.in_features, module.kv_heads * module.head_width
-                found[module.qkv] = [wide, served, served], _missing(module)
+                found[module.qkv] = list(module.widths), _missing(module)
             case MemoryAttention():
                 wide = module.out.in_features
                 found[module.q] = [wide], _missing(module)
@@ -85,7 +92,8 @@ def _parts(model: nn.Module) -> dict[nn.Module, tuple[list[int], float]]:
 def _missing(attention: Attention | MemoryAttention) -> float:
     """The scale that scores lack, to be made up for by the queries."""
     spec = attention.spec
-    return (attention.out.in_features / spec.heads) ** 0.5 if isinstance(spec.score, Dot) else 1.0
+    asked = attention.key_width if isinstance(attention, Attention) else attention.out.in_features // spec.heads
+    return asked**0.5 if isinstance(spec.score, Dot) else 1.0
 
 
 def _back(model: nn.Module) -> set[nn.Module]:
@@ -101,15 +109,27 @@ class _Draw:
     ) -> None:
         self.generator, self.how, self.parts, self.back = generator, how, parts, back
 
-    def rows(self, weight: Tensor, alone: bool) -> None:
-        """A vector for each entry, or place; `alone` where the matrix is an output map and nothing else."""
+    def rows(self, weight: Tensor, tables: int = 1) -> None:
+        """A vector for each entry, or place; of places as many are added up as there are tables."""
         match self.how:
             case Glorot():
                 self._normal(weight, weight.shape[1] ** -0.5)
             case Normal(deviation=deviation):
                 self._normal(weight, deviation)
             case FanIn():
-                self._normal(weight, weight.shape[1] ** -0.5 if alone else 1.0)
+                self._normal(weight, 1.0)
+            case Reduced(factor=factor):
+                self._normal(weight, factor * (weight.shape[1] * tables) ** -0.5)
+
+    def output(self, weight: Tensor) -> None:
+        """A matrix that is an output map and nothing else."""
+        match self.how:
+            case FanIn():
+                self._normal(weight, weight.shape[1] ** -0.5)
+            case Reduced():
+                nn.init.zeros_(weight)
+            case _:
+                self.rows(weight)
 
     def neighbourhood(self, weight: Tensor) -> None:
         """A weight for each distance and channel; their sum over a neighbourhood keeps the size of what it is of."""
@@ -126,6 +146,8 @@ class _Draw:
                     self._normal(weight, deviation / (len(self.back) ** 0.5 if shrink and linear in self.back else 1.0))
                 case FanIn():
                     self._normal(weight, linear.in_features**-0.5 / (missing if place == 0 else 1.0))
+                case Reduced(factor=factor):
+                    self._normal(weight, factor * (linear.in_features * (len(self.back) if linear in self.back else 1)) ** -0.5)
         if linear.bias is not None:
             nn.init.zeros_(linear.bias)
 

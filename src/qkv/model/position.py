@@ -13,7 +13,7 @@ from torch.nn import functional
 from qkv.attention.sight import Sight
 from qkv.error import QkvError
 from qkv.spec import position as spec
-from qkv.spec.position import Coordinates, Learned, LearnedStep, Relative, Rotary, Sinusoid
+from qkv.spec.position import Coordinates, Factorised, Learned, LearnedStep, Relative, Rotary, Sinusoid, vectors
 
 Bias = Callable[[int, int, int], Float[Tensor, "1 H T S"]]
 """What is added to the scores of T queries, the first of them at a position, against S keys from position 0 on."""
@@ -28,6 +28,12 @@ def sinusoids(spec: Sinusoid, length: int, width: int) -> Float[Tensor, "length 
     table[:, 0::2] = angle.sin()
     table[:, 1::2] = angle.cos()[:, : width // 2]
     return table
+
+
+def trained_vectors(position: spec.Position, width: int) -> nn.Parameter | None:
+    """Memory for the vectors of a position that is trained."""
+    count = vectors(position)
+    return nn.Parameter(torch.empty(count, width)) if count else None
 
 
 class Places:
@@ -52,6 +58,12 @@ class Places:
                 if places is None and first + length > longest:
                     raise QkvError(f"the model knows {longest} places, and a text has {first + length} tokens: give it less")
                 table = trained[origin:]
+            case Factorised(sizes=sizes, longest=longest):
+                assert trained is not None
+                if places is None and first + length > longest:
+                    raise QkvError(f"the model knows {longest} places, and a text has {first + length} tokens: give it less")
+                here = torch.arange(first, first + length, device=trained.device) if places is None else places
+                return _of_digits(trained, sizes, here + origin)
             case _:
                 return None
         return table[first : first + length] if places is None else functional.embedding(places, table)
@@ -63,6 +75,18 @@ class Places:
         return table
 
 
+def _of_digits(trained: Float[Tensor, "vectors D"], sizes: tuple[int, ...], places: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
+    """The sum of the vectors of all digits of places, of which the last digit counts fastest."""
+    total, last, below = None, len(trained), 1
+    for size in reversed(sizes):
+        last -= size
+        of_digit = functional.embedding(places // below % size + last, trained)
+        total = of_digit if total is None else total + of_digit
+        below *= size
+    assert total is not None, "a place has at least one digit"
+    return total
+
+
 class Signal(nn.Module):
     """What is added to the state of a recurrence at each step: a vector for the place and one for the step (Dehghani et al. 2018,
     section 2.1, equations 6 and 7)."""
@@ -72,7 +96,7 @@ class Signal(nn.Module):
         self.spec, self._count = signal, steps
         place = signal.place if isinstance(signal, Coordinates) else spec.NoPosition()
         trained = isinstance(signal, Coordinates) and isinstance(signal.step, LearnedStep)
-        self.places = nn.Parameter(torch.empty(place.longest, width)) if isinstance(place, Learned) else None
+        self.places = trained_vectors(place, width)
         self.steps = nn.Parameter(torch.empty(steps, width)) if trained else None
         self._places = Places(place, width)
         self._sinusoids = torch.empty(0, width)

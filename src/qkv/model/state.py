@@ -14,8 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from qkv.attention.sight import Sight
+from qkv.error import QkvError
+from qkv.spec.pattern import Single
 
 Path = tuple[str, ...]
+SPARE = 64  # tokens that a text may be trimmed by where what is seen no more is forgotten
+LEAST_KEPT = 128  # tokens, up to which nothing is forgotten
 
 
 class Move:
@@ -54,18 +58,16 @@ class Keys:
 
     def __init__(self) -> None:
         self.length = 0
-        self._held: Float[Tensor, "R capacity 2 H K"] | None = None  # of a token first its keys, then its values
+        self._held: Float[Tensor, "R capacity E"] | None = None  # of a token first its keys, then its values
 
-    def append(self, k: Float[Tensor, "R H T K"], v: Float[Tensor, "R H T K"]) -> tuple[Tensor, Tensor]:
-        """Take the keys and values of the next tokens; give back all of them, (R, H, S, K)."""
-        end = self.length + k.shape[2]
-        rows, heads, _, width = k.shape
-        held = self._held = roomy(self._held, self.length, end, k.new_empty(rows, 0, 2, heads, width))
-        new = held[:, self.length : end].permute(2, 0, 3, 1, 4)
-        new[0], new[1] = k, v
+    def append(self, k: Float[Tensor, "R H T K"], v: Float[Tensor, "R H T W"]) -> tuple[Tensor, Tensor]:
+        """Take the keys and values of the next tokens; give back all of them, (R, H, S, K) and (R, H, S, W)."""
+        end, wide = self.length + k.shape[2], k.shape[1] * k.shape[3]
+        held = self._held = roomy(self._held, self.length, end, k.new_empty(len(k), 0, wide + v.shape[1] * v.shape[3]))
+        _by_head(held[:, self.length : end, :wide], k.shape[1]).copy_(k)
+        _by_head(held[:, self.length : end, wide:], v.shape[1]).copy_(v)
         self.length = end
-        keys, values = held[:, :end].permute(2, 0, 3, 1, 4)
-        return keys, values
+        return _by_head(held[:, :end, :wide], k.shape[1]), _by_head(held[:, :end, wide:], v.shape[1])
 
     def reorder(self, rows: Move) -> None:
         self._held = _moved(self._held, rows, self.length)
@@ -76,6 +78,77 @@ class Keys:
     def trim(self, length: int) -> None:
         """Forget the tokens after the first `length`."""
         self.length = min(self.length, length)
+
+    def only(self, kept: Int[Tensor, " kept"]) -> None:
+        """Forget all tokens but these, which are numbered from the first that is held."""
+        assert self._held is not None, "nothing was appended yet"
+        self._held, self.length = self._held.index_select(1, kept), len(kept)
+
+
+class Kept:
+    """Keys and values of those tokens alone that the pattern of some heads may still see. What nobody can see any more is
+    forgotten when room is needed: there is never room for more than twice as many tokens as are kept, and a few."""
+
+    def __init__(self, pattern: Single) -> None:
+        self.length = 0
+        self._pattern, self._keys = pattern, Keys()
+        self._stands: Int[Tensor, " S"] | None = None
+        self._forgotten = 0  # up to where a token may have been forgotten
+        self._full = LEAST_KEPT  # tokens from which it is asked what may be forgotten
+
+    def append(
+        self, k: Float[Tensor, "R H T K"], v: Float[Tensor, "R H T W"], sight: Sight
+    ) -> tuple[Tensor, Tensor, Int[Tensor, " S"] | None]:
+        """Take the keys and values of the next tokens; give back those that these may see, and where they stand, None where none
+        is missing."""
+        start, end = self.length, self.length + k.shape[2]
+        new = torch.arange(start, end, device=k.device)
+        self.length = end
+        if start == 0 and end > LEAST_KEPT:  # a long text to begin with is seen as it is given, and not kept whole
+            kept = self._seen(new, sight)
+            self._keys.append(k.index_select(2, kept), v.index_select(2, kept))
+            self._stands, self._full = kept, 2 * len(kept) + LEAST_KEPT
+            self._forgotten = end if len(kept) < end else 0
+            return k, v, None
+        if self._stands is not None and len(self._stands) + len(new) > self._full:
+            self._forget(sight, start)
+        keys, values = self._keys.append(k, v)
+        self._stands = new if self._stands is None else torch.cat([self._stands, new])
+        return keys, values, self._stands if self._forgotten else None
+
+    def reorder(self, rows: Move) -> None:
+        self._keys.reorder(rows)
+
+    def keep(self, sentences: Move, rows: Move) -> None:
+        self._keys.keep(sentences, rows)
+
+    def trim(self, length: int) -> None:
+        """Forget the tokens after the first `length`. Raises QkvError where what these would see is forgotten."""
+        if length >= self.length:
+            return
+        if self._forgotten and length < self._forgotten - SPARE:
+            raise QkvError(f"a sparse model remembers what the last {SPARE} tokens see, and cannot go back further")
+        self.length = length
+        assert self._stands is not None, "what is trimmed was there"
+        left = int((self._stands < length).sum())
+        self._stands = self._stands[:left]
+        self._keys.trim(left)
+
+    def _seen(self, stands: Int[Tensor, " S"], sight: Sight, now: int | None = None) -> Int[Tensor, " kept"]:
+        """Which of some tokens, the last of all so far, may still be seen by one of the last ones or of those to come."""
+        now = max(0, (self.length if now is None else now) - SPARE)
+        places = sight.places(0, max(now, int(stands[-1])) + 1) if self._pattern.anchored else None
+        if places is None:
+            return stands[self._pattern.keeps(stands, now)]
+        return stands[self._pattern.keeps(places.index_select(1, stands), places[:, now, None]).any(0)]
+
+    def _forget(self, sight: Sight, now: int) -> None:
+        assert self._stands is not None, "there is something to forget"
+        kept = torch.searchsorted(self._stands, self._seen(self._stands, sight, now))
+        if len(kept) < len(self._stands):
+            self._keys.only(kept)
+            self._stands, self._forgotten = self._stands[kept], now
+        self._full = max(self._full, 2 * len(kept) + LEAST_KEPT)
 
 
 class Tail:
@@ -104,6 +177,10 @@ class Tail:
     def trim(self, length: int) -> None:
         """Forget the tokens after the first `length`."""
         self.length = min(self.length, length)
+
+
+def _by_head(x: Float[Tensor, "R S E"], heads: int) -> Float[Tensor, "R H S K"]:
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def roomy(held: Tensor | None, length: int, end: int, empty: Tensor) -> Float[Tensor, "R capacity ..."]:
@@ -138,7 +215,7 @@ class Once:
         """Nothing: it has no part in how far decoding has come."""
 
 
-AnySlot = TypeVar("AnySlot", Keys, Tail)
+AnySlot = TypeVar("AnySlot", Keys, Kept, Tail)
 
 
 class State:
@@ -152,12 +229,18 @@ class State:
         """The slot of a self-attention, new at its first use."""
         return self._slot(path, Keys)
 
+    def kept(self, path: Path, pattern: Single) -> Kept:
+        """The slot of some heads of a sparse self-attention, new at its first use."""
+        return self._slot(path, Kept, pattern)
+
     def tail(self, path: Path) -> Tail:
         """The slot of a convolution, new at its first use."""
         return self._slot(path, Tail)
 
-    def _slot(self, path: Path, kind: type[AnySlot]) -> AnySlot:
-        slot = self.slots.setdefault(path, kind())
+    def _slot(self, path: Path, kind: type[AnySlot], *how: Single) -> AnySlot:
+        if path not in self.slots:
+            self.slots[path] = kind(*how)
+        slot = self.slots[path]
         assert isinstance(slot, kind)
         return slot
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qkv.error import unknown
-from qkv.papers import bart, bert, gpt, t5, transformer, universal
+from qkv.papers import bart, bert, gpt, sparse, t5, transformer, universal
 from qkv.spec.data import AtMost
 from qkv.spec.model import Model, Vocabulary
 from qkv.spec.run import Adam, Batching, Checkpoints, Clip, Cosine, Noam, NoClip, Schedule
@@ -44,6 +44,12 @@ def _language(peak: float, longest: int, tokens: int, warmup: int = 200) -> Prac
     return Practice(Cosine(peak=peak, warmup=warmup, last=0.1), Batching(tokens), Checkpoints(), DECAYED, Clip(1.0), 0.0, longest)
 
 
+def _sparse(peak: float, longest: int, tokens: int, warmup: int = 5000) -> Practice:
+    """How Child et al. 2019, section 6, train: weight decay of 0.01, clipped gradients, a cosine over the run."""
+    optimiser = Adam(beta2=0.95, epsilon=1e-8, decay=0.01)
+    return Practice(Cosine(peak, warmup), Batching(tokens), Checkpoints(), optimiser, Clip(1.0), 0.0, longest)
+
+
 CATALOGUE: dict[str, Entry] = {
     "transformer-tiny": Entry(transformer.transformer_tiny, "after Wu et al. 2021", AN_HOUR),
     "transformer-small": Entry(transformer.transformer_small, "after Vaswani et al. 2017"),
@@ -56,6 +62,11 @@ CATALOGUE: dict[str, Entry] = {
     "gpt-mini": Entry(gpt.gpt_mini, "after Radford et al. 2019", _language(0.001, 256, 4096)),
     "universal-gpt-tiny": Entry(universal.universal_gpt_tiny, "after Dehghani et al. 2018", _language(0.001, 256, 2048)),
     "universal-bert-tiny": Entry(universal.universal_bert_tiny, "after Dehghani et al. 2018", _language(0.001, 128, 4096)),
+    "sparse-tiny": Entry(sparse.sparse_tiny, "after Child et al. 2019", _sparse(0.001, 2048, 8192, 200)),
+    "sparse-digits": Entry(sparse.sparse_digits, "after Child et al. 2019", _sparse(0.002, 784, 12544, 200)),
+    "sparse-cifar10": Entry(sparse.sparse_cifar10, "Child et al. 2019", _sparse(0.00035, 3072, 49152)),
+    "sparse-enwik8": Entry(sparse.sparse_enwik8, "Child et al. 2019", _sparse(0.00035, 12288, 98304)),
+    "sparse-imagenet64": Entry(sparse.sparse_imagenet64, "Child et al. 2019", _sparse(0.00035, 12288, 196608)),
     "gpt2-small": Entry(gpt.gpt2_small, "Radford et al. 2019", _language(0.0006, 1024, 16384, 2000)),
     "gpt2-medium": Entry(gpt.gpt2_medium, "Radford et al. 2019", _language(0.0003, 1024, 16384, 2000)),
     "gpt2-large": Entry(gpt.gpt2_large, "Radford et al. 2019", _language(0.00025, 1024, 16384, 2000)),

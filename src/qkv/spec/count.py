@@ -38,9 +38,11 @@ from qkv.spec.part import (
     Stack,
     Sublayer,
     head_width,
+    key_width,
     kv_heads,
 )
-from qkv.spec.position import Coordinates, Learned, LearnedStep, Relative
+from qkv.spec.pattern import by_head, keys_seen
+from qkv.spec.position import Coordinates, LearnedStep, Relative, vectors
 
 
 def parameters(model: Model) -> int:
@@ -75,17 +77,20 @@ def cache_bytes(model: Model, length: int = 32, bytes_per_number: int = 4) -> in
         return 0
     numbers = 0
     tails = 0  # of convolutions, the same for any length
+    held = 0  # of self-attention, which may forget
     decoder = model.decoder
     for sublayer in (s for block in decoder.tiled() for s in block.sublayers):
         if isinstance(sublayer, Attention):
-            numbers += 2 * kv_heads(sublayer) * head_width(sublayer, model.width)
+            each = key_width(sublayer, model.width) + head_width(sublayer, model.width)
+            for count, pattern in by_head(sublayer.pattern, kv_heads(sublayer)):
+                held += count * each * sum(bool(pattern.keeps(j, length)) for j in range(length))
         elif isinstance(sublayer, SeparableFeedForward):
             tails += (sublayer.first - 1) * model.width + (sublayer.second - 1) * sublayer.hidden
     # all steps of a recurrence ask one and the same projected memory
     for sublayer in (s for block in (decoder.tiled() if isinstance(decoder, Stack) else decoder.blocks) for s in block.sublayers):
         if isinstance(sublayer, MemoryAttention):
             numbers += 2 * sublayer.heads * head_width(sublayer, model.width)
-    return (numbers * length + tails) * bytes_per_number
+    return (numbers * length + held + tails) * bytes_per_number
 
 
 def _rows(model: EncoderDecoder | DecoderOnly | EncoderOnly) -> int:
@@ -104,7 +109,7 @@ def _rows(model: EncoderDecoder | DecoderOnly | EncoderOnly) -> int:
 
 def _beside_tokens(embedding: Embedding, width: int) -> int:
     """What an embedding has besides a vector for each token."""
-    places = embedding.position.longest if isinstance(embedding.position, Learned) else 0
+    places = vectors(embedding.position)
     norm = 2 * width if isinstance(embedding.norm, Normed) else 0
     words = embedding.unit.longest if isinstance(embedding.unit, Sentences) else 0
     return (places + embedding.segments + words) * width + norm
@@ -128,7 +133,7 @@ def _recurrence_parameters(recurrence: Recurrence, width: int) -> int:
     norm, signal = recurrence.block.norm, recurrence.signal
     total = _block_parameters(recurrence.block, width) + (_norm_parameters(norm, width) if isinstance(norm, PreNorm) else 0)
     if isinstance(signal, Coordinates):
-        total += signal.place.longest * width if isinstance(signal.place, Learned) else 0
+        total += vectors(signal.place) * width
         total += recurrence.steps * width if isinstance(signal.step, LearnedStep) else 0
     return total + (_linear(width, 1, True) if isinstance(recurrence.halt, Halt) else 0)
 
@@ -148,8 +153,9 @@ def _linear(inputs: int, outputs: int, offset: bool) -> int:
 def _sublayer_parameters(sublayer: Sublayer, width: int) -> int:
     match sublayer:
         case Attention(offset=offset):
-            wide, served = sublayer.heads * head_width(sublayer, width), kv_heads(sublayer) * head_width(sublayer, width)
-            return _linear(width, wide + 2 * served, offset) + _linear(wide, width, offset)
+            wide, key = head_width(sublayer, width), key_width(sublayer, width)
+            asked = sublayer.heads * key + kv_heads(sublayer) * (key + wide)
+            return _linear(width, asked, offset) + _linear(sublayer.heads * wide, width, offset)
         case MemoryAttention(offset=offset):
             wide = sublayer.heads * head_width(sublayer, width)
             return 3 * _linear(width, wide, offset) + _linear(wide, width, offset)
@@ -161,10 +167,13 @@ def _sublayer_parameters(sublayer: Sublayer, width: int) -> int:
 
 def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:
     match sublayer:
-        case Attention() | MemoryAttention():
+        case Attention(heads=heads, pattern=pattern):
+            wide, key, served = head_width(sublayer, width), key_width(sublayer, width), kv_heads(sublayer)
+            seen = sum(count * keys_seen(each, length) for count, each in by_head(pattern, heads))
+            return 2 * width * (heads + served) * (key + wide) + 2 * seen * (key + wide)
+        case MemoryAttention():
             wide = sublayer.heads * head_width(sublayer, width)
-            served = kv_heads(sublayer) * head_width(sublayer, width) if isinstance(sublayer, Attention) else wide
-            return 2 * width * (2 * wide + 2 * served) + 2 * 2 * length * wide
+            return 2 * width * 4 * wide + 2 * 2 * length * wide
         case FeedForward(hidden=hidden, gated=gated):
             return 2 * (3 if gated else 2) * width * hidden
         case SeparableFeedForward(hidden=hidden, first=first, second=second):

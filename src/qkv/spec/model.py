@@ -18,7 +18,7 @@ from qkv.spec.part import (
     head_width,
     refuse_dropout,
 )
-from qkv.spec.position import Coordinates, Learned, Position, Sinusoid
+from qkv.spec.position import Coordinates, Factorised, Learned, Position, Sinusoid, Trained
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,20 @@ class FanIn:
     (Raffel et al. 2019, T5, as released)."""
 
 
-Initial = Glorot | Normal | FanIn
+@dataclass(frozen=True)
+class Reduced:
+    """Maps of deviation factor x (number of inputs)^-0.5, embeddings of factor x width^-0.5, places of factor x (width x number
+    of tables)^-0.5; maps back onto the residual stream are divided by the root of their number, and an output map of its own
+    begins with zeros (Child et al. 2019, sections 5.2 and 6)."""
+
+    factor: float = 0.125
+
+    def __post_init__(self) -> None:
+        if not self.factor > 0:
+            raise QkvError(f"Reduced.factor must be more than 0, such as 0.125, not {self.factor!r}")
+
+
+Initial = Glorot | Normal | FanIn | Reduced
 
 
 @dataclass(frozen=True)
@@ -321,14 +334,20 @@ def known_places(model: Model) -> int | float:
     """How many tokens a text can have at most: as many as there are trained places, wherever these act."""
     signals = [depth.signal for depth in sides(model).values() if isinstance(depth, Recurrence)]
     said = [model.embedding.position, *(signal.place for signal in signals if isinstance(signal, Coordinates))]
-    return min((position.longest for position in said if isinstance(position, Learned)), default=math.inf)
+    return min((position.longest for position in said if isinstance(position, Trained)), default=math.inf)
 
 
 def with_places(model: AnyModel, longest: int) -> AnyModel:
     """The same model with so many trained places, wherever it has any."""
 
     def placed(position: Position) -> Position:
-        return Learned(longest) if isinstance(position, Learned) else position
+        match position:
+            case Learned():
+                return Learned(longest)
+            case Factorised(sizes=(_, *rest)):
+                return Factorised((-(-longest // math.prod(rest)), *rest))
+            case _:
+                return position
 
     def signalled(depth: Depth) -> Depth:
         if not isinstance(depth, Recurrence) or not isinstance(depth.signal, Coordinates):

@@ -47,7 +47,12 @@ class Swish:
     """x / (1 + e^-x) (Ramachandran et al. 2017); also called SiLU."""
 
 
-Activation = ReLU | GELU | TanhGELU | Swish
+@dataclass(frozen=True)
+class SigmoidGELU:
+    """x / (1 + e^(-1.702 x)): the other approximation of the same paper, which Child et al. 2019 use."""
+
+
+Activation = ReLU | GELU | TanhGELU | SigmoidGELU | Swish
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class Even:
 
 
 @dataclass(frozen=True)
+class AsValues:
+    """Queries and keys are as wide as values."""
+
+
+@dataclass(frozen=True)
 class Own:
     """Every head has keys and values of its own."""
 
@@ -93,7 +103,8 @@ class Own:
 class Attention:
     """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2.2).
 
-    `kv_heads` fewer than `heads` serve several heads each with keys and values (Ainslie et al. 2023).
+    `kv_heads` fewer than `heads` serve several heads each with keys and values (Ainslie et al. 2023); `key_width` is that of the
+    queries and keys of a head, where they are narrower than its values (Child et al. 2019, section 7.1, "half-size").
     """
 
     heads: int
@@ -104,11 +115,11 @@ class Attention:
     score: Score = ScaledDot()
     rotate: Rotation = NoRotation()
     bias: NoBias | ALiBi = NoBias()
+    key_width: int | AsValues = AsValues()
 
     def __post_init__(self) -> None:
-        _positive(
-            self, "heads", *(name for name in ("head_width", "kv_heads") if not isinstance(getattr(self, name), Even | Own))
-        )
+        said = [name for name in ("head_width", "kv_heads", "key_width") if isinstance(getattr(self, name), int)]
+        _positive(self, "heads", *said)
         if not isinstance(self.kv_heads, Own) and self.heads % self.kv_heads:
             raise QkvError(f"{self.kv_heads} heads of keys and values cannot serve {self.heads} heads evenly")
         by_head(self.pattern, self.heads)
@@ -136,9 +147,16 @@ def head_width(attention: Attention | MemoryAttention, width: int) -> int:
         raise QkvError(f"a width of {width} cannot be shared by {attention.heads} heads")
     else:
         wide = width // attention.heads
-    if isinstance(attention, Attention) and isinstance(attention.rotate, Rotary) and wide % 2:
-        raise QkvError(f"Rotary() turns pairs of channels, but a head has {wide}")
+    if isinstance(attention, Attention) and isinstance(attention.rotate, Rotary):
+        turned = attention.key_width if isinstance(attention.key_width, int) else wide
+        if turned % 2:
+            raise QkvError(f"Rotary() turns pairs of channels, but a head has {turned}")
     return wide
+
+
+def key_width(attention: Attention, width: int) -> int:
+    """How wide the queries and keys of a head are in a model of some width."""
+    return head_width(attention, width) if isinstance(attention.key_width, AsValues) else attention.key_width
 
 
 def kv_heads(attention: Attention) -> int:

@@ -293,6 +293,40 @@ def by_head(pattern: Pattern, heads: int) -> tuple[tuple[int, Single], ...]:
     return tuple((heads // len(pattern.patterns), each) for each in pattern.patterns)
 
 
+def forgets(pattern: Single) -> bool:
+    """Whether there are keys that no query sees any more from some later position on."""
+    match pattern:
+        case Local() | SameBlock():
+            return True
+        case Summary(block=block, count=count):
+            return count < block
+        case Both(first=first, second=second):
+            return forgets(first) or forgets(second)
+        case Either(first=first, second=second):
+            return forgets(first) and forgets(second)
+        case _:
+            return False
+
+
+def keys_seen(pattern: Single, length: int) -> int:
+    """How many keys of a text the last query sees at most; joined sets are counted apart."""
+    match pattern:
+        case Local(width=width):
+            return min(width, length)
+        case Stride(stride=stride):
+            return -(-length // stride)
+        case SameBlock(block=block):
+            return min(block, length)
+        case Summary(block=block, count=count):
+            return min(-(-length // block) * count, length)
+        case Both(first=first, second=second):
+            return min(keys_seen(first, length), keys_seen(second, length))
+        case Either(first=first, second=second):
+            return min(keys_seen(first, length) + keys_seen(second, length), length)
+        case _:
+            return length
+
+
 def periods(pattern: Pattern) -> set[int]:
     """The strides and the lengths of blocks in a pattern: what a text should be longer than."""
     match pattern:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from qkv.error import QkvError
@@ -26,11 +27,45 @@ class Learned:
 
 
 @dataclass(frozen=True)
+class Factorised:
+    """Trained vectors for each digit of a place, added up: a place is a number with as many digits as there are sizes, the last
+    one counting fastest (Child et al. 2019, section 5.3).
+
+    `Factorised((32, 32, 3))` knows row, column and channel of a picture's bytes, `Factorised((96, 128))` where a byte of a text
+    stands in a table 128 wide.
+    """
+
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        sizes = self.sizes
+        if not isinstance(sizes, tuple) or not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise QkvError(f"Factorised.sizes must be whole numbers of at least 1, such as (32, 32, 3), not {sizes!r}")
+
+    @property
+    def longest(self) -> int:
+        """The number of places."""
+        return math.prod(self.sizes)
+
+
+@dataclass(frozen=True)
 class NoPosition:
     """The embedding says nothing of where a token stands."""
 
 
-Position = Sinusoid | Learned | NoPosition
+Trained = Learned | Factorised
+Position = Sinusoid | Trained | NoPosition
+
+
+def vectors(position: Position) -> int:
+    """How many trained vectors a position has."""
+    match position:
+        case Learned(longest=longest):
+            return longest
+        case Factorised(sizes=sizes):
+            return sum(sizes)
+        case _:
+            return 0
 
 
 @dataclass(frozen=True)

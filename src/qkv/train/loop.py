@@ -22,7 +22,7 @@ import torch
 from qkv import device as machine
 from qkv.error import QkvFailure
 from qkv.model.dropout import Noise
-from qkv.model.transformer import AnyModel, build
+from qkv.model.transformer import AnyModel, build, recompute
 from qkv.spec.model import Model as Spec
 from qkv.spec.run import Clip, Epochs, From, Minutes, Patience, Run, Steps
 from qkv.store import inherit, load, put_weights, weights_of
@@ -325,6 +325,8 @@ def begun(run: Run, spec: Spec) -> AnyModel:
     model = build(spec, run.seed)
     if isinstance(run.start, From):
         inherit(model, load(run.start.run).model)
+    if run.recompute:
+        recompute(model)
     return model
 
 

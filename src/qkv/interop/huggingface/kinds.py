@@ -15,7 +15,7 @@ from qkv.interop.huggingface.marian import MARIAN, PEGASUS
 from qkv.interop.huggingface.t5 import T5
 from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Model, sides
 from qkv.spec.part import PreNorm
-from qkv.spec.position import Learned, NoPosition, Sinusoid
+from qkv.spec.position import Factorised, Learned, NoPosition, Sinusoid
 
 KNOWN = (GPT2, BERT, BERT_CLASSIFIER, MARIAN, PEGASUS, T5, BART)
 
@@ -54,7 +54,7 @@ def fitting(spec: Model) -> Architecture:
                 case Sinusoid():
                     norms = [block.norm for stack in (spec.encoder, spec.decoder) for block in stack.blocks]
                     return PEGASUS if all(isinstance(norm, PreNorm) for norm in norms) else MARIAN
-                case Learned():
+                case Learned() | Factorised():
                     return BART
                 case NoPosition():
                     return T5
