@@ -110,7 +110,7 @@ def generate(
     valid_images: Same = None,
     sounds: raw.Sounds = None,
     valid_sounds: Same = None,
-    rate: raw.Rate = raw.RATE,
+    rate: raw.Rate = None,
     start: From = None,
     recipe: Recipe = None,
     set_: Set = None,
@@ -139,10 +139,9 @@ def generate(
 
     cut = _cut(tokenizer, vocabulary)
     texts = {"train": texts_of(text, documents, "whole"), "valid": texts_of(valid_text, documents, "whole")}
-    given = {
-        "train": raw.bytes_of(bytes_, images, sounds, rate),
-        "valid": raw.bytes_of(valid_bytes, valid_images, valid_sounds, rate),
-    }
+    named = {"--bytes": bytes_, "--images": images, "--sounds": sounds}
+    to_validate = {"--bytes": valid_bytes, "--images": valid_images, "--sounds": valid_sounds}
+    given = {"train": raw.bytes_of(named, rate), "valid": raw.bytes_of(to_validate, rate if valid_sounds else None)}
     if any(given.values()):
         if any(texts.values()) or documents is not None or cut:
             raise QkvError("--text, --documents, --tokenizer and --vocabulary are for text, which bytes are not: leave them out")
