@@ -86,7 +86,7 @@ def write_picture(path: Path, picture: Picture) -> None:
         raise QkvError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def grid(pictures: Sequence[Picture]) -> Picture:
+def grid(pictures: Sequence[Picture]) -> UInt8[np.ndarray, "Y X C"]:
     """Pictures of one size beside and below each other, with a little between them; one alone is itself."""
     height, width, channels = pictures[0].shape
     columns = math.ceil(math.sqrt(len(pictures)))
@@ -140,7 +140,7 @@ def _png(path: str, raw: bytes) -> Picture:
 def _npy(path: str, stream: io.BufferedReader) -> Iterator[Picture]:
     try:
         if path.lower().endswith(".gz"):
-            found = np.lib.format.read_array(stream, allow_pickle=False)
+            found = np.load(io.BytesIO(stream.read()), allow_pickle=False)
         else:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -47,10 +47,12 @@ def read_sound(path: str, rate: int) -> Samples:
     """
     with opened(path) as stream:
         try:
-            with wave.open(stream) as sound:
+            with wave.open(stream, "rb") as sound:
                 form, raw = sound.getparams(), sound.readframes(sound.getnframes())
         except (wave.Error, EOFError) as error:
-            raise QkvError(f"{path} is not a whole WAV in plain PCM ({error or 'it ends early'}): convert it first") from None
+            raise QkvError(
+                f"{path} is not a whole WAV in plain PCM ({str(error) or 'it ends early'}): convert it first"
+            ) from None
     if form.sampwidth not in (1, 2):
         raise QkvError(f"{path} has {8 * form.sampwidth} bits a sample: expected 8 or 16; convert it first")
     if form.nchannels not in (1, 2):

@@ -14,7 +14,7 @@ from qkv.spec.data import Pictures
 
 BATCH = 32  # pictures that are painted beside each other
 
-Levels = UInt8[np.ndarray, " N"]
+Levels = UInt8[np.ndarray, " _"]  # of any length, each of its own
 
 
 def paint(
