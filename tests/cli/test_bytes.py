@@ -204,10 +204,21 @@ def test_a_document_longer_than_the_places_is_read_by_windows(ask: Ask, given: G
 def test_what_a_run_did_not_learn_from_is_refused(ask: Ask, given: Given, runs: Runs) -> None:
     refused(ask("evaluate", given.painter, "--sounds", given.sounds), "learned from Pictures", "give --images")
     refused(ask("evaluate", given.player, "--bytes", given.file), "learned from Sounds(rate=500): give --sounds")
+    refused(ask("evaluate", given.painter, "--text", runs.text), "learned from Pictures", "give --images")
     refused(ask("evaluate", runs.language, "--bytes", given.file), "did not learn from bytes: give --text")
     refused(ask("evaluate", runs.masked, "--images", given.held), "is a masked model: give --text")
     refused(ask("evaluate", given.painter, "--images", given.held, "--context", 9), "a picture is read whole")
     refused(ask("evaluate", given.painter, "--images", given.held, "--bytes", given.file), "--bytes, --images or --sounds")
+
+
+def test_int8_says_what_it_costs(ask: Ask, given: Given, tmp_path: Path) -> None:
+    found = measured(ask, given.painter, "--images", given.held, "--precision", "int8")
+    assert found["value"] == pytest.approx(found["fp32"], rel=0.05) and found["fp32"] != found["value"]
+    for run, suffix in ((given.painter, ".png"), (given.player, ".wav")):
+        answer = ask(
+            "generate", run, "--out", tmp_path / f"a{suffix}", "--precision", "int8", *(["--length", 9] * (suffix != ".png"))
+        )
+        assert answer.code == 0 and "int8 changes the perplexity by" in answer.err, answer
 
 
 # Pictures

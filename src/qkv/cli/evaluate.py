@@ -200,9 +200,15 @@ def _last_words(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _likelihood(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from qkv.cli.raw import OPTIONS
     from qkv.decode.generate import Writer
+    from qkv.spec.data import Pictures, Sounds
     from qkv.train.measure import likelihood
+    from qkv.train.run_folder import form_of
 
+    form = form_of(options["run"])
+    if isinstance(form, Pictures | Sounds):
+        raise QkvError(f"{options['run']} learned from {form}: give {OPTIONS[type(form).__name__]}")
     wide = options["context"], options["stride"]
     return likelihood(Writer(stored), options["run"], _texts(options), *wide, options["batch_tokens"])
 

@@ -91,7 +91,7 @@ def generate(
         raise QkvError("--stream shows one text as it is drawn: one prompt, no --count, --json, --beam, --contrastive, --draft")
     _warn_little_room(writer, given, length)
     if precision == INT8:
-        _warn_rounded(run, writer)
+        warn_rounded(run, writer)
     choice = {"length": length, "stop": stop or []}
     with sink(output) as file:
         if stream:
@@ -121,7 +121,7 @@ def _warn_little_room(writer: Any, given: list[str], length: int) -> None:
         warn(f"the model knows {writer.places} places: the longest prompt leaves room for {room} tokens, not {length}")
 
 
-def _warn_rounded(run: Path, writer: Any) -> None:
+def warn_rounded(run: Path, writer: Any) -> None:
     """Say what the precision costs."""
     from qkv.train.rounding import cost
 

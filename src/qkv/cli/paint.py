@@ -34,8 +34,9 @@ def asked(run: Path, out: Path | None, complete: Path | None, keep: float | None
 
 def write(options: dict[str, Any]) -> None:
     """Write what the options describe."""
-    from qkv.cli.generate import how_of, rules_of
+    from qkv.cli.generate import how_of, rules_of, warn_rounded
     from qkv.decode.generate import Writer
+    from qkv.decode.load import INT8
     from qkv.spec.data import Pictures
     from qkv.train.run_folder import form_of
 
@@ -44,6 +45,8 @@ def write(options: dict[str, Any]) -> None:
         raise QkvError(f"{options['run']} writes no text, and {' and '.join(wrong)} would be about some: leave that out")
     writer = Writer(loaded(options["run"], options["device"], options["precision"], options["threads"]))
     form, how, rules = form_of(options["run"]), how_of(options, writer), rules_of(options, writer)
+    if options["precision"] == INT8:
+        warn_rounded(options["run"], writer)
     if isinstance(form, Pictures):
         _picture(writer, form, how, rules, options)
     else:
