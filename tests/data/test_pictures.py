@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,6 +212,28 @@ def test_broken_and_empty_files_are_refused(tmp_path: Path) -> None:
     assert "is no picture that can be read" in complaint(store(tmp_path / "labels", b"\0\0\x08\x01" + b"\0" * 9))
     assert "is not a whole gzip file" in complaint(str((tmp_path / "x.gz").write_bytes(b"abc") and tmp_path / "x.gz"))
     assert "there is no file" in complaint(str(tmp_path / "nowhere.png"))
+
+
+@pytest.mark.parametrize("kind", ["png", "npy", "idx"])
+def test_whatever_became_of_a_file_is_read_or_said(tmp_path: Path, kind: str) -> None:
+    array, path, draw = drawn(1, 2, 4, 4), tmp_path / "p", random.Random(1)
+    if kind == "png":
+        Image.fromarray(array[0]).save(path, "png")
+    elif kind == "idx":
+        store(path, idx(array))
+    else:
+        with path.open("wb") as file:
+            np.save(file, array)
+    raw = path.read_bytes()
+    for number in range(len(raw) + 200):
+        spoilt = bytearray(raw[: number if number < len(raw) else None])
+        if number >= len(raw):
+            spoilt[draw.randrange(len(spoilt))] = draw.randrange(256)
+        path.write_bytes(spoilt)
+        try:
+            read(str(path))
+        except QkvError as error:
+            assert str(path) in str(error)
 
 
 def test_a_file_of_several_is_not_the_one_picture(tmp_path: Path) -> None:

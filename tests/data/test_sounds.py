@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import random
 import struct
 import wave
 from pathlib import Path
@@ -122,3 +123,16 @@ def test_broken_and_empty_files_are_refused(tmp_path: Path) -> None:
         assert words in said and "b.wav" in said, said
     assert "is empty: expected at least one sample" in complaint(wav(tmp_path / "e.wav", b""))
     assert "there is no file" in complaint(str(tmp_path / "nowhere.wav"))
+
+
+def test_whatever_became_of_a_file_is_read_or_said(tmp_path: Path) -> None:
+    raw, draw, path = Path(wav(tmp_path / "a.wav", b"\1\2" * 50)).read_bytes(), random.Random(1), tmp_path / "b.wav"
+    for number in range(len(raw) + 300):
+        spoilt = bytearray(raw[: number if number < len(raw) else None])
+        if number >= len(raw):
+            spoilt[draw.randrange(44)] = draw.randrange(256)
+        path.write_bytes(spoilt)
+        try:
+            read_sound(str(path), 8000)
+        except QkvError as error:
+            assert str(path) in str(error)

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import UInt8
@@ -143,7 +144,7 @@ def _npy(path: str, stream: io.BufferedReader) -> Iterator[Picture]:
             found = np.load(io.BytesIO(stream.read()), allow_pickle=False)
         else:
             found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:  # the header is read as Python
         raise QkvError(f"{path} is not a whole array of NumPy ({error}): write it again") from None
     if found.dtype != np.uint8:
         raise QkvError(f"{path} holds numbers of the kind {found.dtype}: expected uint8, from 0 to 255")

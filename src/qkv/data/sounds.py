@@ -49,7 +49,7 @@ def read_sound(path: str, rate: int) -> Samples:
         try:
             with wave.open(stream, "rb") as sound:
                 form, raw = sound.getparams(), sound.readframes(sound.getnframes())
-        except (wave.Error, EOFError) as error:
+        except (wave.Error, EOFError, RuntimeError) as error:  # the last for a size beyond the end
             raise QkvError(
                 f"{path} is not a whole WAV in plain PCM ({str(error) or 'it ends early'}): convert it first"
             ) from None
