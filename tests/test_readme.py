@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from qkv.cli.main import app
@@ -117,6 +120,36 @@ def test_the_page_on_depth_as_time_is_so(tmp_path: Path, monkeypatch: pytest.Mon
         assert result.exit_code == 0, f"{line}\n{result.output}"
     (example,) = (block for kind, block in blocks[1:] if kind == "python")
     exec(example, {})
+
+
+SMALL = "--steps 2 --set width=16 --set *.depth=1 --device cpu".split()
+
+
+def test_the_page_on_bytes_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, and those of the README, run one after the other on smaller files of the same names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
+    images = bytes(random.Random(1).choices(range(256), k=30 * 8 * 8))
+    sizes = b"".join(size.to_bytes(4, "big") for size in (30, 8, 8))
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x03" + sizes + images))
+    (tmp_path / "pictures").mkdir()
+    for number in range(4):
+        Image.frombytes("L", (8, 8), images[64 * number : 64 * (number + 1)]).save(tmp_path / "pictures" / f"{number}.png")
+    for name in ("seven.png", "half.png"):
+        (tmp_path / name).write_bytes((tmp_path / "pictures" / "0.png").read_bytes())
+    for name, size in (("train.bin", 900), ("test.bin", 400)):
+        (tmp_path / name).write_bytes(images[:size])
+    page = (Path(__file__).parents[1] / "docs" / "bytes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    blocks.append(("", next(block for block in BLOCKS if "qkv train generate --images" in block)))
+    for kind, block in blocks:
+        if kind == "python":
+            exec(block, {})
+        for line in (line.removeprefix("$ ") for line in block.splitlines() if line.startswith(("qkv ", "$ qkv "))):
+            arguments = shlex.split(re.sub(r"--(minutes|steps) \d+", "", line))[1:] + (SMALL if " train " in line else [])
+            result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+    assert all((tmp_path / name).is_file() for name in ("digits.png", "new.wav", "sheet.png", "whole.png"))
 
 
 @pytest.mark.parametrize("name", ["gpt-tiny", "bert-tiny"])

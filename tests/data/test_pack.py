@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkv.attention.sight import Packed, Plain
-from qkv.data.pack import PackedPlan, Rows, in_order, pack
+from qkv.data.pack import PackedPlan, Rows, each_in_order, each_whole, in_order, pack
 from qkv.data.sides import Side
 from qkv.data.symbols import END, OURS, START
 from qkv.error import QkvError
@@ -152,3 +152,34 @@ def test_rows_are_the_same_on_a_device() -> None:
 def test_rows_and_batches_of_nothing_are_refused(length: int, tokens: int) -> None:
     with pytest.raises(QkvError, match=f"at least one token, not {length} and {tokens}"):
         pack(side([3]), OURS, length=length, tokens=tokens, seed=0, epoch=0)
+
+
+# Pictures: a row each
+
+
+@given(
+    number=st.integers(1, 9), size=st.integers(1, 7), tokens=st.integers(1, 40), seed=st.integers(0, 9), epoch=st.integers(0, 3)
+)
+def test_a_picture_is_a_row_and_its_end_is_not_predicted(number: int, size: int, tokens: int, seed: int, epoch: int) -> None:
+    pictures = side([size] * number)
+    shuffled = each_whole(pictures, OURS, tokens=tokens, seed=1, epoch=epoch)
+    for plan in (shuffled, each_in_order(pictures, OURS, tokens=tokens)):
+        found = rows(plan)
+        for batch in found:
+            assert_sound(batch)
+            assert batch.whole and batch.given.shape[1] == size and batch.given.shape[0] <= max(1, tokens // size)
+            assert (batch.given[:, 0] == START).all() and not (batch.truth == END).any()
+            assert batch.pos.tolist() == [list(range(size))] * len(batch.pos)
+        truth = [row for batch in found for row in batch.truth.tolist()]
+        assert sorted(truth) == [pictures[index].tolist() for index in range(number)], "every picture, once and whole"
+    assert truth == [pictures[index].tolist() for index in range(number)], "in order to validate"
+
+
+def test_pictures_are_met_in_another_order_in_every_epoch_and_by_every_seed() -> None:
+    pictures = side([3] * 20)
+
+    def order(seed: int, epoch: int) -> tuple[int, ...]:
+        plan = each_whole(pictures, OURS, tokens=9, seed=seed, epoch=epoch)
+        return tuple(int(row[0]) for batch in rows(plan) for row in batch.truth)
+
+    assert order(1, 2) == order(1, 2) and len({order(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9

@@ -22,6 +22,7 @@ from qkv.spec.position import Learned, NoPosition, Relative, Rotary
 READS, WRITES = Stack(Block(Attention(2)), depth=1), Stack(Block(Attention(2, Causal())), depth=1)
 BARE = Embedding(NoPosition(), scale=False)
 TEXTS = data.Texts(("a.txt", "b.txt.gz"), data.Paragraphs())
+BYTES = data.Bytes(("a.npy",), data.Pictures(8, 8))
 
 # of every value one, with nothing as it is by default
 EXAMPLES: list[Any] = [
@@ -60,6 +61,7 @@ EXAMPLES: list[Any] = [
     data.Pairs(("t.tsv",), ("en", "de")),
     *(data.Whole(), data.Lines(), data.Paragraphs(), TEXTS, data.Labelled(("t.jsonl",), ("2", "1")), data.HeldOut(0.2)),
     data.Stories(("qa1.txt", "qa2.txt.gz")),
+    *(data.AsTheyAre(), data.Pictures(28, 20, 3), data.Sounds(8000), data.Bytes(("a.wav", "b"), data.Sounds(16000))),
     *(world.Copy(9), world.Reverse(8), world.Double(7), world.Addition(12), world.AddProgram(4)),
     *(world.Program(3, 4), world.Control(1, 2), world.Drawn(world.Reverse(6), 50, 2)),
     *(objective.Translate(), objective.Generate(), objective.MaskedWords(0.2, 0.7, 0.2), objective.Spans(0.3, 2.0)),
@@ -219,8 +221,18 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: run.Run("m", TEXTS, objective=objective.Classify()), "learns from Labelled or Stories, not from Texts"),
         (
             lambda: run.Run("m", TEXTS, data.Files(("a",), ("b",)), objective=objective.Generate()),
-            r"Generate\(\) learns from Texts, not from Files",
+            r"Generate\(\) learns from Texts or Bytes, not from Files",
         ),
+        (lambda: data.Bytes(()), "Bytes.files must be a tuple of names, at least one"),
+        (lambda: data.Pictures(0, 8), "Pictures.height must be a whole number of at least 1, not 0"),
+        (lambda: data.Pictures(8, 8, 4), "Pictures.channels is 1 for grey and 3 for colour, not 4"),
+        (lambda: data.Sounds(0), "Sounds.rate must be a whole number of at least 1, not 0"),
+        (
+            lambda: run.Run("m", BYTES, data.Bytes(("b",), data.Pictures(8, 9)), objective=objective.Generate()),
+            r"is validated on what has the same form, not on Bytes\(.*Pictures\(height=8, width=9",
+        ),
+        (lambda: run.Run("m", BYTES, TEXTS, objective=objective.Generate()), "is validated on what has the same form"),
+        (lambda: run.Run("m", TEXTS, BYTES, objective=objective.Generate()), "is validated on what has the same form"),
     ],
 )
 def test_a_value_that_makes_no_sense_cannot_be_made(wrong: Callable[[], object], words: str) -> None:

@@ -24,7 +24,8 @@ from qkv.data.symbols import END, MASK, SENTINELS, START
 from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
 from qkv.model.transformer import AnyModel, build
-from qkv.spec.data import AtMost, Labelled, Lines, Texts, Tokenizer, Whole
+from qkv.spec.data import AtMost, Bytes, Exactly, Labelled, Lines, Pictures, Texts, Tokenizer, Whole
+from qkv.spec.model import known_places
 from qkv.spec.objective import Classify, Delete, Generate, Infill, MaskedWords, Objective, Rotate, Spans
 from qkv.spec.run import Batching, Run
 from qkv.train.evaluate import confusion, macro_f1
@@ -315,6 +316,30 @@ def test_bits_per_byte_count_every_prediction_and_every_byte(text: tuple[Texts, 
     assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(valid), rel=1e-6)
 
 
+def test_bits_per_dimension_count_every_byte_of_a_picture_from_the_start_of_its_own(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (7, 2, 3), dtype=np.uint8)
+    for name, part in (("train", pictures[:4]), ("valid", pictures[4:])):
+        np.save(tmp_path / f"{name}.npy", part)
+    given_ = tuple(Bytes((str(tmp_path / f"{name}.npy"),), Pictures(2, 3)) for name in ("train", "valid"))
+    run = run_of(Generate(), given_, tokenizer=Tokenizer("bytes", Exactly(260)), longest=6)
+    task: Generating = made(run)
+    model = model_of(run, task)
+    assert known_places(model.spec) == 6, "as many as a picture has bytes"
+    nats = 0.0
+    for picture in pictures[4:]:
+        ids = [START, *(picture.flatten().astype(int) + 4).tolist()]
+        logits = model(torch.tensor([ids[:-1]]), Plain())[0]
+        nats += functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum").item()
+    found = task.measure(model)
+    assert found["bits_per_dimension"] == pytest.approx(nats / math.log(2) / 18, rel=1e-6)
+    assert found["loss"] == pytest.approx(nats / 18, rel=1e-6)
+    assert {tuple(row) for batch in batches(task, 0) for row in batch.truth.tolist()} == {
+        tuple((picture.flatten().astype(int) + 4).tolist()) for picture in pictures[:4]
+    }
+    with pytest.raises(QkvError, match="are 6 bytes each, and each is read whole: say --longest 6, not 12, or nothing"):
+        describe(replace(run, longest=12), (8, 8))
+
+
 def test_documents_of_a_row_do_not_see_each_other_in_training(text: tuple[Texts, Texts]) -> None:
     run = run_of(Generate(), text)
     task: Generating = made(run)
@@ -412,9 +437,9 @@ def test_a_model_has_as_many_places_as_its_texts_need(text: tuple[Texts, Texts],
 
 def test_an_objective_and_its_text_belong_together(text: tuple[Texts, Texts], table: tuple[Labelled, Labelled]) -> None:
     for objective, wrong, words in (
-        (Generate(), table, "learns from Texts, not from Labelled"),
+        (Generate(), table, "learns from Texts or Bytes, not from Labelled"),
         (Classify(), text, "learns from Labelled or Stories, not from Texts"),
-        (Generate(), (text[0], table[1]), "learns from Texts, not from Labelled"),
+        (Generate(), (text[0], table[1]), "learns from Texts or Bytes, not from Labelled"),
     ):
         with pytest.raises(QkvError, match=words):
             run_of(objective, wrong)

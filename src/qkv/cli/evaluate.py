@@ -36,6 +36,9 @@ def evaluate(
     source: Annotated[str | None, typer.Option(help="Sentences to translate.")] = None,
     target: Annotated[str | None, typer.Option(help="Their translations by people.")] = None,
     text: TextFile = None,
+    bytes_: Annotated[str | None, typer.Option("--bytes", help="A file of any bytes, for a run that learned from bytes.")] = None,
+    images: Annotated[str | None, typer.Option(help="Pictures, or a folder of them, for a run that learned from some.")] = None,
+    sounds: Annotated[str | None, typer.Option(help="A WAV, or a folder of them, for a run that learned from some.")] = None,
     minimal_pairs: Annotated[
         str | None, typer.Option(help="Sentences and what is wrong in their stead, in a .tsv, for a language model.")
     ] = None,
@@ -64,7 +67,8 @@ def evaluate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Translators: BLEU and chrF, by sacreBLEU, with their signatures. Language models: perplexity and bits per byte.
+    """Translators: BLEU and chrF, by sacreBLEU, with their signatures. Language models: perplexity and bits per byte; of
+    pictures and sounds, bits per dimension.
     Classifiers: accuracy and macro F1. Masked models: the perplexity and accuracy at masked words.
 
     Give --source and --target, or --text, or --table, as the run needs. Further: --world asks a translator of an algorithmic
@@ -73,12 +77,14 @@ def evaluate(
     --precision int8 everything is measured in fp32, too, and the change is said.
     """
     ways = {"--source": source, "--world": world, "--text": text, "--table": table, "--stories": stories}
+    ways |= {"--bytes": bytes_, "--images": images, "--sounds": sounds}
     ways |= {"--minimal-pairs": minimal_pairs, "--last-words": last_words}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1 or (source is None) != (target is None):
         raise QkvError(
             "give --source and --target or --world for a translator, --text for a masked model, --text, --minimal-pairs or "
-            "--last-words for a language model, or --table or --stories for a classifier"
+            "--last-words for a language model, --bytes, --images or --sounds for one of bytes, or --table or --stories for a "
+            "classifier"
         )
     if source is not None:
         from qkv.train.evaluate import refuse_unknown
@@ -143,7 +149,8 @@ def _measured(run: Path, given: str, options: dict[str, Any]) -> list[dict[str, 
     stored = loaded(run, options["device"], options["precision"], options["threads"])
     ways: dict[type, dict[str, Any]] = {
         EncoderDecoder: {"--source": _translations, "--world": _answers},
-        DecoderOnly: {"--text": _likelihood, "--minimal-pairs": _agreement, "--last-words": _last_words},
+        DecoderOnly: {"--text": _likelihood, "--minimal-pairs": _agreement, "--last-words": _last_words}
+        | dict.fromkeys(("--bytes", "--images", "--sounds"), _bits),
         EncoderOnly: {"--text": _restoration},
         Classifier: {"--table": _labels, "--stories": _labels},
     }
@@ -193,11 +200,35 @@ def _last_words(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _likelihood(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from qkv.cli.raw import OPTIONS
     from qkv.decode.generate import Writer
+    from qkv.spec.data import Pictures, Sounds
     from qkv.train.measure import likelihood
+    from qkv.train.run_folder import form_of
 
+    form = form_of(options["run"])
+    if isinstance(form, Pictures | Sounds):
+        raise QkvError(f"{options['run']} learned from {form}: give {OPTIONS[type(form).__name__]}")
     wide = options["context"], options["stride"]
     return likelihood(Writer(stored), options["run"], _texts(options), *wide, options["batch_tokens"])
+
+
+def _bits(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    from qkv.cli.raw import OPTIONS, absolute
+    from qkv.decode.generate import Writer
+    from qkv.spec.data import Bytes
+    from qkv.train.measure import bits
+    from qkv.train.run_folder import form_of
+
+    named = {"--bytes": options["bytes_"], "--images": options["images"], "--sounds": options["sounds"]}
+    run, form = options["run"], form_of(options["run"])
+    if form is None:
+        raise QkvError(f"{run} did not learn from bytes: give --text")
+    file = named[OPTIONS[type(form).__name__]]
+    if file is None:
+        raise QkvError(f"{run} learned from {form}: give {OPTIONS[type(form).__name__]}")
+    where = Bytes(absolute([file]), form)
+    return bits(Writer(stored), run, where, options["context"], options["stride"], options["batch_tokens"])
 
 
 def _restoration(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:

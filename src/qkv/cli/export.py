@@ -99,9 +99,11 @@ def _texts(run: Path) -> list[tuple[str, str]]:
 def _read(where: Any) -> Any:
     from qkv.data.labels import read_rows
     from qkv.data.text import read_lines, read_pairs
-    from qkv.spec.data import Labelled, Texts
+    from qkv.spec.data import Bytes, Labelled, Texts
 
     match where:
+        case Bytes():
+            return iter(())
         case Texts():
             return ((line, line) for path in where.files for line in read_lines(path))
         case Labelled():

@@ -19,9 +19,21 @@ def generate(
         str | None, typer.Argument(help="What to write on from; - reads prompts from standard input, one a line.")
     ] = None,
     prompts: Annotated[str | None, typer.Option(help="A file of prompts, one a line, written on together.")] = None,
-    length: Annotated[int, typer.Option(help="Tokens to write at most.")] = 200,
+    out: Annotated[
+        Path | None, typer.Option(help="Of a run that learned from pictures or sounds: the PNG or the WAV to write.")
+    ] = None,
+    complete: Annotated[
+        Path | None, typer.Option(help="A picture whose top is kept, or a sound to go on from; the rest is written.")
+    ] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="The share of --complete that is kept: half of a picture, all of a sound unless said.")
+    ] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens to write at most: 200 unless said; of a sound its samples, one second's.")
+    ] = None,
     count: Annotated[
-        int | None, typer.Option(help="Continuations of each prompt: 1 unless said, or one of each of the --groups.")
+        int | None,
+        typer.Option(help="Continuations of each prompt, or pictures: 1 unless said, or one of each of the --groups."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the dice: the same seed writes the same text.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy", help="The most likely token every time.")] = False,
@@ -56,35 +68,43 @@ def generate(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Write on from a prompt, or from many at once. Without options tokens are drawn as likely as the model finds them."""
+    """Write on from a prompt, or from many at once. Without options tokens are drawn as likely as the model finds them.
+
+    A run that learned from pictures writes a PNG, in which --count of them stand beside each other; one that learned from sounds
+    writes a WAV.
+    """
+    from qkv.cli import paint
     from qkv.decode.diverse import Diverse
     from qkv.decode.generate import Greedy, Sample, Writer
     from qkv.decode.load import INT8
 
+    if paint.asked(run, out, complete, keep):
+        return paint.write(locals())
+    length = 200 if length is None else length
     if prompt is not None and prompts is not None:
         raise QkvError("give one prompt, or a file of them by --prompts, not both")
     writer = Writer(loaded(run, device, precision, threads))
-    how = _how(locals(), writer)
-    rules = _rules(locals(), writer)
+    how = how_of(locals(), writer)
+    rules = rules_of(locals(), writer)
     given = _prompts(prompt, prompts)
     if stream and (json or len(given) != 1 or count not in (None, 1) or not isinstance(how, Greedy | Sample)):
         raise QkvError("--stream shows one text as it is drawn: one prompt, no --count, --json, --beam, --contrastive, --draft")
     _warn_little_room(writer, given, length)
     if precision == INT8:
-        _warn_rounded(run, writer)
+        warn_rounded(run, writer)
     choice = {"length": length, "stop": stop or []}
-    with sink(output) as out:
+    with sink(output) as file:
         if stream:
-            print("" if only_new else given[0], end="", file=out, flush=True)
+            print("" if only_new else given[0], end="", file=file, flush=True)
             for piece in writer.stream(given[0], how, rules, **choice):
-                print(piece, end="", file=out, flush=True)
-            print(file=out)
+                print(piece, end="", file=file, flush=True)
+            print(file=file)
             return
         usual = how.groups if isinstance(how, Diverse) else 1
         found = writer.generate(given, how, rules, count=usual if count is None else count, **choice)
         for number, (each, continuations) in enumerate(zip(given, found, strict=True), 1):
             for continuation in continuations:
-                print(_shown(number, "" if only_new else each, continuation, json), file=out)
+                print(_shown(number, "" if only_new else each, continuation, json), file=file)
 
 
 def _shown(number: int, before: str, continuation: Any, json: bool) -> str:
@@ -101,7 +121,7 @@ def _warn_little_room(writer: Any, given: list[str], length: int) -> None:
         warn(f"the model knows {writer.places} places: the longest prompt leaves room for {room} tokens, not {length}")
 
 
-def _warn_rounded(run: Path, writer: Any) -> None:
+def warn_rounded(run: Path, writer: Any) -> None:
     """Say what the precision costs."""
     from qkv.train.rounding import cost
 
@@ -120,7 +140,7 @@ def _prompts(prompt: str | None, file: str | None) -> list[str]:
     return found
 
 
-def _how(options: dict[str, Any], writer: Any) -> Any:
+def how_of(options: dict[str, Any], writer: Any) -> Any:
     """The one way of choosing tokens that the options describe."""
     from qkv.decode.contrast import Contrastive
     from qkv.decode.diverse import Diverse
@@ -151,7 +171,7 @@ def _how(options: dict[str, Any], writer: Any) -> Any:
     return Diverse(options["groups"], options["beam"], options["diversity"], options["length_penalty"])
 
 
-def _rules(options: dict[str, Any], writer: Any) -> list[Any]:
+def rules_of(options: dict[str, Any], writer: Any) -> list[Any]:
     """The rules, promises about tokens first, in the order in which Hugging Face applies its own."""
     from qkv.decode import sample
 

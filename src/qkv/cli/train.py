@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qkv.cli import raw
 from qkv.cli.console import Watcher, warn
 from qkv.error import QkvError, unknown
 
@@ -17,6 +18,7 @@ Parallel = Annotated[
     list[str] | None, typer.Option(help="Plain text or .gz, a sentence a line; several files are read one after the other.")
 ]
 Texts = Annotated[list[str] | None, typer.Option(help="Plain text or .gz; may be given several times.")]
+Same = Annotated[list[str] | None, typer.Option(help="The same for validation.")]
 Tables = Annotated[list[str] | None, typer.Option(help="A .tsv or .jsonl (or .gz); may be given several times.")]
 Documents = Annotated[
     str | None, typer.Option(help="What is a document: `whole` files, `lines`, or `paragraphs` parted by empty lines.")
@@ -102,6 +104,13 @@ def generate(
     text: Texts = None,
     valid_text: Texts = None,
     documents: Documents = None,
+    bytes_: raw.Files = None,
+    valid_bytes: Same = None,
+    images: raw.Images = None,
+    valid_images: Same = None,
+    sounds: raw.Sounds = None,
+    valid_sounds: Same = None,
+    rate: raw.Rate = None,
     start: From = None,
     recipe: Recipe = None,
     set_: Set = None,
@@ -123,13 +132,24 @@ def generate(
     """Train a decoder to write on; gpt-tiny unless another model is named.
 
     Without validation text 1% of the documents is held out, or the last 1% of the lines of a single one. The tokenizer is
-    `bytes` unless another is named: merges of bytes, to which no text is unknown.
+    `bytes` unless another is named: merges of bytes, to which no text is unknown. With --bytes, --images or --sounds there are no
+    merges: every byte is a token. A picture is read whole, row by row, so that --longest is its number of bytes.
     """
     from qkv.spec.objective import Generate
 
+    cut = _cut(tokenizer, vocabulary)
     texts = {"train": texts_of(text, documents, "whole"), "valid": texts_of(valid_text, documents, "whole")}
-    call = Call("generate", "gpt-tiny", Generate(), "--text", texts, out, resume, threads, tensorboard, kind="bytes")
-    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+    named = {"--bytes": bytes_, "--images": images, "--sounds": sounds}
+    to_validate = {"--bytes": valid_bytes, "--images": valid_images, "--sounds": valid_sounds}
+    given = {"train": raw.bytes_of(named, rate), "valid": raw.bytes_of(to_validate, rate if valid_sounds else None)}
+    if any(given.values()):
+        if any(texts.values()) or documents is not None or cut:
+            raise QkvError("--text, --documents, --tokenizer and --vocabulary are for text, which bytes are not: leave them out")
+        texts, cut = given, {} if start is not None else {"kind": "bytes", "vocabulary": _every_byte()}
+        longest = longest or _size(given["train"])
+    wanted = "--text, --bytes, --images or --sounds"
+    call = Call("generate", "gpt-tiny", Generate(), wanted, texts, out, resume, threads, tensorboard, kind="bytes")
+    _train(call, model, start, recipe, set_, cut, locals())
 
 
 def fill(
@@ -381,6 +401,21 @@ def _cut(kind: str | None, vocabulary: int | None) -> dict[str, Any]:
     return _given(kind=kind, vocabulary=Exactly(vocabulary) if vocabulary is not None else None)
 
 
+def _every_byte() -> Any:
+    """The vocabulary of bytes."""
+    from qkv.data.symbols import SPECIALS
+    from qkv.spec.data import Exactly
+
+    return Exactly(len(SPECIALS) + 256)
+
+
+def _size(where: Any) -> int | None:
+    """How long all documents of some bytes are, if they are pictures."""
+    from qkv.spec.data import Pictures
+
+    return where.form.size if where is not None and isinstance(where.form, Pictures) else None
+
+
 def _replaced(value: Any, fields: dict[str, Any]) -> Any:
     from dataclasses import replace
 
@@ -408,10 +443,10 @@ def _pairs(source: list[str] | None, target: list[str] | None, pairs: list[str] 
     if pairs:
         if source or target:
             raise QkvError("give the text either as a source and a target file or as pairs, not both")
-        return Pairs(_absolute(pairs), two_fields(fields or "", "--pairs needs --fields SOURCE,TARGET"))
+        return Pairs(raw.absolute(pairs), two_fields(fields or "", "--pairs needs --fields SOURCE,TARGET"))
     if bool(source) != bool(target):
         raise QkvError(f"a {'source' if source else 'target'} file was given, but no {'target' if source else 'source'} file")
-    return Files(_absolute(source), _absolute(target)) if source and target else None
+    return Files(raw.absolute(source), raw.absolute(target)) if source and target else None
 
 
 def two_fields(fields: str, what: str) -> tuple[str, str]:
@@ -430,20 +465,20 @@ def texts_of(files: list[str] | None, documents: str | None, default: str) -> An
     wanted = documents or default
     if wanted not in kinds:
         raise unknown("kind of document", wanted, kinds)
-    return Texts(_absolute(files), kinds[wanted]) if files else None
+    return Texts(raw.absolute(files), kinds[wanted]) if files else None
 
 
 def _tables(files: list[str] | None, fields: str) -> Any:
     from qkv.spec.data import Labelled
 
-    return Labelled(_absolute(files), two_fields(fields, "--fields is TEXT,LABEL")) if files else None
+    return Labelled(raw.absolute(files), two_fields(fields, "--fields is TEXT,LABEL")) if files else None
 
 
 def stories_of(files: list[str] | None) -> Any:
     """Files of stories as a value."""
     from qkv.spec.data import Stories
 
-    return Stories(_absolute(files)) if files else None
+    return Stories(raw.absolute(files)) if files else None
 
 
 def drawn_from(said: str, number: int, seed: int) -> Any:
@@ -457,11 +492,6 @@ def drawn_from(said: str, number: int, seed: int) -> Any:
     if not isinstance(world, get_args(World)):
         raise unknown("world", said, [kind.__name__ for kind in get_args(World)])
     return Drawn(world, number, seed)
-
-
-def _absolute(names: list[str]) -> tuple[str, ...]:
-    """So that run.toml means the same from any folder."""
-    return tuple(str(Path(name).absolute()) for name in names)
 
 
 def _budget(steps: int | None, epochs: int | None, minutes: float | None) -> Any:

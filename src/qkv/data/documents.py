@@ -1,6 +1,6 @@
-"""Text in one language, as documents: read as a stream, encoded once, and kept.
+"""Text in one language, or bytes, as documents: read as a stream, encoded once, and kept.
 
-A document may be longer than memory: it is read and encoded a piece at a time, where a piece is some lines of it.
+A document may be longer than memory: it is read and encoded a piece at a time, where a piece is some lines of it, or some bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qkv.data.bytes import Chunk, encode_chunks, files_of, parted, read_chunks
 from qkv.data.cache import found_or_built
 from qkv.data.corpus import held_out
 from qkv.data.sides import Side, SideWriter, open_side
@@ -23,7 +24,7 @@ from qkv.data.text import digest, read_lines
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError
 from qkv.spec import data as spec
-from qkv.spec.data import HeldOut, Lines, Paragraphs, Texts, Whole
+from qkv.spec.data import AtMost, Bytes, HeldOut, Lines, Paragraphs, Pictures, Texts, Whole
 
 FORMAT = 2  # of the files and of all that decides what is in them; a new one makes old folders unknown
 PIECE = 1 << 16  # characters of a document that are encoded at once
@@ -36,6 +37,15 @@ class Piece(NamedTuple):
 
     text: str
     ends: bool
+
+    @property
+    def raw(self) -> bytes:
+        """The text in UTF-8."""
+        return self.text.encode()
+
+
+Given = Texts | Bytes
+Encoded = tuple[list[int] | np.ndarray, bool, int]
 
 
 @dataclass(frozen=True)
@@ -105,14 +115,17 @@ class PreparedTexts:
 
 
 def prepare_texts(
-    train: Texts, valid: Texts | HeldOut, tokenizer: spec.Tokenizer | Tokenizer, *, seed: int, cache: Path
+    train: Given, valid: Given | HeldOut, tokenizer: spec.Tokenizer | Tokenizer, *, seed: int, cache: Path
 ) -> PreparedTexts:
-    """Encode documents, or find them encoded; a tokenizer is learned from the training text, or taken as it is.
+    """Encode documents, or find them encoded; a tokenizer is learned from the training text, or taken as it is. Bytes have one
+    that nobody needs to learn.
 
     The seed decides which documents are held out. Raises QkvError for text that cannot be read, or is empty, and where the cache
     cannot be written.
     """
     _refuse_lost_lines(train, valid, tokenizer)
+    if isinstance(train, Bytes):
+        _refuse_pieces(tokenizer)
     task = _Task(train, valid, tokenizer, seed)
     folder, plain, reused = found_or_built(cache, task.key, lambda unfinished: asdict(_fill(task, unfinished)))
     report = replace(TextReport.from_plain(plain), folder=str(folder), reused=reused)
@@ -136,7 +149,21 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[Piece]) -> Iterator[tup
     stream = iter(pieces)
     while chunk := list(islice(stream, AT_ONCE)):
         for piece, ids in zip(chunk, tokenizer.encode([piece.text for piece in chunk]), strict=True):
-            yield ids, piece.ends, len(piece.text.encode()) + piece.ends
+            yield ids, piece.ends, len(piece.raw) + piece.ends
+
+
+def encoded(tokenizer: Tokenizer, where: Given) -> Iterator[Encoded]:
+    """The tokens of each piece of some documents, whether one ends with it, and its bytes."""
+    return _encode(tokenizer, where, _read(where))
+
+
+def _read(where: Given) -> Iterator[Piece] | Iterator[Chunk]:
+    return read_chunks(where) if isinstance(where, Bytes) else read_pieces(where)
+
+
+def _encode(tokenizer: Tokenizer, where: Given, pieces: Iterator[Any]) -> Iterator[Encoded]:
+    """The same for some of the pieces."""
+    return encode_chunks(tokenizer, where.form, pieces) if isinstance(where, Bytes) else encode_pieces(tokenizer, pieces)
 
 
 def _whole(lines: Iterator[str]) -> Iterator[Piece]:
@@ -176,15 +203,15 @@ _CUTTERS: dict[type, Callable[[Iterator[str]], Iterator[Piece]]] = {Whole: _whol
 class _Task:
     """What is to be prepared."""
 
-    train: Texts
-    valid: Texts | HeldOut
+    train: Given
+    valid: Given | HeldOut
     tokenizer: spec.Tokenizer | Tokenizer
     seed: int
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Hashes of the texts by name."""
-        texts: dict[str, Texts] = {"training": self.train}
+        texts: dict[str, Given] = {"training": self.train}
         if not isinstance(self.valid, HeldOut):
             texts["validation"] = self.valid
         return {name: _fingerprint(text) for name, text in texts.items()}
@@ -197,14 +224,26 @@ class _Task:
         return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def _fingerprint(where: Texts) -> str:
-    whole = blake2b(repr(where.documents).encode(), digest_size=16)
-    for path in where.files:
+def _fingerprint(where: Given) -> str:
+    what, files = (where.form, files_of(where)) if isinstance(where, Bytes) else (where.documents, where.files)
+    whole = blake2b(repr(what).encode(), digest_size=16)
+    for path in files:
         whole.update(digest(path))
     return whole.hexdigest()
 
 
-def _refuse_lost_lines(train: Texts, valid: Texts | HeldOut, tokenizer: spec.Tokenizer | Tokenizer) -> None:
+def _refuse_pieces(tokenizer: spec.Tokenizer | Tokenizer) -> None:
+    """Raises QkvError where bytes are to be cut into anything but bytes."""
+    if isinstance(tokenizer, Tokenizer):
+        _ = tokenizer.byte_entries
+        return
+    size = Tokenizer.of_bytes(tokenizer.extra).size
+    wanted = tokenizer.vocabulary
+    if tokenizer.kind != "bytes" or wanted.size < size or (wanted.size > size and not isinstance(wanted, AtMost)):
+        raise QkvError(f"bytes are not cut into pieces, and their {size} entries are always the same ones, not {tokenizer}")
+
+
+def _refuse_lost_lines(train: Given, valid: Given | HeldOut, tokenizer: spec.Tokenizer | Tokenizer) -> None:
     long = [where for where in (train, valid) if isinstance(where, Texts) and not isinstance(where.documents, Lines)]
     if long and isinstance(tokenizer, spec.Tokenizer) and tokenizer.kind not in KEEP_LINES:
         raise QkvError(
@@ -218,7 +257,8 @@ def _fill(task: _Task, folder: Path) -> TextReport:
     train, valid, held = _streams(task)
     cut = task.tokenizer
     if isinstance(cut, spec.Tokenizer):
-        cut = Tokenizer.train(cut, (piece.text for piece in train()))
+        bare = isinstance(task.train, Bytes)
+        cut = Tokenizer.of_bytes(cut.extra) if bare else Tokenizer.train(cut, (piece.text for piece in train()))
     cut.save(folder / "tokenizer.json")
     known: set[bytes] = set()
     shared = 0
@@ -227,8 +267,8 @@ def _fill(task: _Task, folder: Path) -> TextReport:
         nonlocal shared
         shared += mark in known
 
-    validated = _write(folder, "valid", cut, _marked(valid(), known.add))
-    trained = _write(folder, "train", cut, _marked(train(), note))
+    validated = _write(folder, "valid", cut, _encode(cut, task.train, _marked(valid(), known.add)))
+    trained = _write(folder, "train", cut, _encode(cut, task.train, _marked(train(), note)))
     for name, read in (("training", trained), ("validation", validated)):
         if not read.tokens:
             raise QkvError(f"there is no text in the {name} text: expected at least one line that is not empty")
@@ -243,50 +283,52 @@ def _fill(task: _Task, folder: Path) -> TextReport:
     )
 
 
-def _write(folder: Path, name: str, tokenizer: Tokenizer, pieces: Iterator[Piece]) -> Read:
+def _write(folder: Path, name: str, tokenizer: Tokenizer, pieces: Iterator[Encoded]) -> Read:
     documents = tokens = unknown = size = 0
     with SideWriter(folder, name, tokenizer.size) as writer:
-        for ids, ends, length in encode_pieces(tokenizer, pieces):
+        for ids, ends, length in pieces:
             writer.extend(ids, ends)
             documents, tokens, size = documents + ends, tokens + len(ids), size + length
-            unknown += ids.count(tokenizer.symbols.unknown)
+            unknown += ids.count(tokenizer.symbols.unknown) if isinstance(ids, list) else 0  # no byte is unknown
     return Read(documents, tokens, unknown, size)
 
 
-def _marked(pieces: Iterator[Piece], told: Callable[[bytes], None]) -> Iterator[Piece]:
+def _marked(pieces: Iterator[Any], told: Callable[[bytes], None]) -> Iterator[Any]:
     """The same pieces; by the way, somebody is told what each document is known by."""
     whole = blake2b(digest_size=8)
     for piece in pieces:
-        whole.update(piece.text.encode())
+        whole.update(piece.raw)
         if piece.ends:
             told(whole.digest())
             whole = blake2b(digest_size=8)
         yield piece
 
 
-Stream = Callable[[], Iterator[Piece]]
+Stream = Callable[[], Iterator[Any]]  # of pieces, or of chunks
 
 
 def _streams(task: _Task) -> tuple[Stream, Stream, str]:
     """The training and the validation text, to be read as often as needed, and what was held out, in words."""
     if not isinstance(task.valid, HeldOut):
         where = task.valid
-        for _ in read_pieces(where):  # so that what is wrong with it is said before any work is done
+        for _ in _read(where):  # so that what is wrong with it is said before any work is done
             pass
-        return lambda: read_pieces(task.train), lambda: read_pieces(where), ""
-    number = sum(piece.ends for piece in read_pieces(task.train))
+        return lambda: _read(task.train), lambda: _read(where), ""
+    number = sum(piece.ends for piece in _read(task.train))
     if number > 1:
         mask = held_out(task.seed, number, task.valid.share)
         words = f"{int(mask.sum()):,} of {_documents(number)}"
         return lambda: _chosen(task.train, ~mask), lambda: _chosen(task.train, mask), words
-    if not isinstance(task.train.documents, Whole):
+    if isinstance(task.train, Bytes) and not isinstance(task.train.form, Pictures):
+        return parted(task.train, task.valid.share)
+    if isinstance(task.train, Bytes) or not isinstance(task.train.documents, Whole):
         raise QkvError("the training text is one document, and none can be held out: give more text, or text to validate on")
     return _parted(task.train, task.valid.share)
 
 
-def _chosen(where: Texts, mask: np.ndarray) -> Iterator[Piece]:
+def _chosen(where: Given, mask: np.ndarray) -> Iterator[Any]:
     document = 0
-    for piece in read_pieces(where):
+    for piece in _read(where):
         if mask[min(document, len(mask) - 1)]:
             yield piece
         document += piece.ends

@@ -3,6 +3,9 @@
 Before its first token a document has the start symbol, after its last the end symbol: it is as many predictions as it has tokens,
 and one more. The predictions of all documents make one stream, which is cut into rows; a document that a cut goes through is two,
 and the second has lost what came before.
+
+Pictures, all of one size, are a row each. Their end is known and not predicted: position p is where byte p is predicted, and a
+model needs as many places as a picture has bytes.
 """
 
 from __future__ import annotations
@@ -127,3 +130,22 @@ def in_order(side: Side, symbols: Symbols, *, length: int, tokens: int) -> Packe
     if rest:
         batches.append(np.array([count]))
     return PackedPlan(side, symbols, length, 0.0, order, ends, 0, batches)
+
+
+def each_whole(side: Side, symbols: Symbols, *, tokens: int, seed: int, epoch: int) -> PackedPlan:
+    """Rows for training, each a document of equally many tokens without its end; in every epoch they follow each other in
+    another order. A pure function of its arguments."""
+    return _rows(side, symbols, tokens, np.random.default_rng((seed, epoch)).permutation(len(side)))
+
+
+def each_in_order(side: Side, symbols: Symbols, *, tokens: int) -> PackedPlan:
+    """The same for validation."""
+    return _rows(side, symbols, tokens, np.arange(len(side)))
+
+
+def _rows(side: Side, symbols: Symbols, tokens: int, order: np.ndarray) -> PackedPlan:
+    length = int(side.lengths[0])
+    assert (side.lengths == length).all(), "documents of a row each are equally long"
+    size = max(1, tokens // length)
+    batches = [np.arange(start, min(start + size, len(side))) for start in range(0, len(side), size)]
+    return PackedPlan(side, symbols, length, 0.0, order, np.cumsum(side.lengths[order]), 0, batches)

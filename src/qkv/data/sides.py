@@ -97,7 +97,7 @@ class SideWriter:
         for ids in sentences:
             self.extend(ids, ends=True)
 
-    def extend(self, ids: list[int], ends: bool) -> None:
+    def extend(self, ids: list[int] | np.ndarray, ends: bool) -> None:
         """Add tokens at the end, and end the sentence there if it ends."""
         row = np.array(ids, dtype=np.int64)
         if row.size and row.max() > np.iinfo(self._width).max:

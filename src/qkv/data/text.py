@@ -13,6 +13,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import zip_longest
 from pathlib import Path
@@ -93,6 +94,17 @@ def fingerprint(where: Files | Pairs | Drawn) -> str:
     return whole.hexdigest()
 
 
+@contextmanager
+def opened(path: str | Path) -> Iterator[io.BufferedReader]:
+    """A file to be read as bytes, unpacked where its name ends in .gz. Raises QkvError where it cannot be, also later."""
+    _refuse_a_pipe(str(path))
+    try:
+        with _opened(path) as stream:
+            yield stream
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
+
+
 def _opened(path: str | Path) -> io.BufferedReader:
     compressed = Path(path).suffix.lower() == ".gz"
     raw = gzip.GzipFile(path, "rb") if compressed else io.FileIO(path)
@@ -101,14 +113,10 @@ def _opened(path: str | Path) -> io.BufferedReader:
 
 def digest(path: str) -> bytes:
     """A hash of what a file holds, the same whether it is compressed or not. Raises QkvError where it cannot be read."""
-    _refuse_a_pipe(path)
     digest = blake2b(digest_size=16)
-    try:
-        with _opened(path) as stream:
-            while chunk := stream.read(CHUNK):
-                digest.update(chunk)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    with opened(path) as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
     return digest.digest()
 
 

@@ -69,6 +69,15 @@ class Tokenizer:
         return trained
 
     @classmethod
+    def of_bytes(cls, extra: tuple[str, ...] = ()) -> Tokenizer:
+        """The tokenizer with an entry for each byte, in their order, and none for several."""
+        names = {byte: name for name, byte in _BYTES.items()}
+        wrapped = tokenizers.Tokenizer(models.BPE(_numbered([names[byte] for byte in range(256)]), []))
+        wrapped.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        wrapped.decoder = decoders.ByteLevel()
+        return cls(_extended(wrapped, extra))
+
+    @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         """Read a tokenizer that `save` wrote. Raises QkvError for a file that is none, and for a foreign tokenizer beside which
         nothing says what its special entries are."""
@@ -158,6 +167,14 @@ class Tokenizer:
         if found is None:
             raise QkvError("sentences end where lines do, and this tokenizer has no entry for a line end: use --tokenizer words")
         return found
+
+    @cached_property
+    def byte_entries(self) -> np.ndarray:
+        """The entry of every byte, (256,). Raises QkvError for a tokenizer that does not cut text into bytes."""
+        found = {byte: self._wrapped.token_to_id(name) for name, byte in _BYTES.items()}
+        if not isinstance(self._wrapped.decoder, decoders.ByteLevel) or None in found.values():
+            raise QkvError("the tokenizer has no entry for every byte: start from a run that learned from bytes")
+        return np.array([found[byte] for byte in range(256)], dtype=np.int64)
 
     @property
     def size(self) -> int:

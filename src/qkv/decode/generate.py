@@ -45,7 +45,7 @@ How = Greedy | Sample | Beam | Diverse | Contrastive | Speculative
 
 
 @dataclass(frozen=True)
-class _Order:
+class Order:
     """How something is to be written."""
 
     how: How
@@ -103,7 +103,7 @@ class Writer:
         Prompts of a batch are written on together, and each comes to what it comes to alone. Raises QkvError for a prompt that
         has more tokens than the model has places, and for more continuations than the way of writing has.
         """
-        given, order = [self.given(prompt) for prompt in prompts], _Order(how, self._all(rules), length, tuple(stop))
+        given, order = [self.given(prompt) for prompt in prompts], Order(how, self._all(rules), length, tuple(stop))
         _refuse_count(count, how)
         if isinstance(how, Beam | Diverse):
             return self._searched(given, order, count)
@@ -132,8 +132,8 @@ class Writer:
         before a stop string."""
         given, shown = self.given(prompt), ""
         tokens: list[int] = []
-        order = _Order(how, self._all(rules), length, tuple(stop))
-        page = _Page(self, [given], [key_of(0, 0)], order)
+        order = Order(how, self._all(rules), length, tuple(stop))
+        page = Page(self, [given], [key_of(0, 0)], order)
         for _ in range(self._room(given, length)):
             (token,) = page.next()
             if token == self.symbols.end:
@@ -208,9 +208,9 @@ class Writer:
     def _room(self, given: Sequence[int], length: int) -> int:
         return int(min(length, self.places - len(given)))
 
-    def _written(self, given: list[list[int]], keys: list[int], order: _Order) -> list[Continuation]:
+    def _written(self, given: list[list[int]], keys: list[int], order: Order) -> list[Continuation]:
         """A batch of prompts, written on token by token until all are done; those that are leave it."""
-        page = _Page(self, given, keys, order)
+        page = Page(self, given, keys, order)
         tokens: list[list[int]] = [[] for _ in given]
         done: dict[int, Continuation] = {}
         going = list(range(len(given)))
@@ -225,7 +225,7 @@ class Writer:
             going = [going[place] for place in left]
         return [done[row] for row in range(len(given))]
 
-    def _ended(self, given: Sequence[int], tokens: list[int], order: _Order) -> Continuation | None:
+    def _ended(self, given: Sequence[int], tokens: list[int], order: Order) -> Continuation | None:
         """The continuation if these tokens end it."""
         if tokens[-1] == self.symbols.end:
             return self._read(given, tokens[:-1], True, order.stop)
@@ -249,7 +249,7 @@ class Writer:
         """The rules of a call after the one that always holds: no token that stands for no text, but the end."""
         return (Ban(tuple(sorted(self.symbols.special - {self.symbols.end}))), *rules)
 
-    def _searched(self, given: list[list[int]], order: _Order, count: int) -> list[list[Continuation]]:
+    def _searched(self, given: list[list[int]], order: Order, count: int) -> list[list[Continuation]]:
         """By beams: prompts of equal length together."""
         results: list[list[Continuation]] = [[] for _ in given]
         by_length = sorted(range(len(given)), key=lambda place: len(given[place]))
@@ -268,7 +268,7 @@ class Writer:
                 ]
         return results
 
-    def _alone(self, ids: list[int], order: _Order, key: int) -> Continuation:
+    def _alone(self, ids: list[int], order: Order, key: int) -> Continuation:
         """One prompt by a way that goes through one at a time."""
         tokens: list[int] = []
         if isinstance(order.how, Contrastive):
@@ -283,13 +283,15 @@ class Writer:
         raise AssertionError("a source of tokens never ends")
 
 
-class _Page:
-    """Texts that are written on beside each other, a token of each at a time."""
+class Page:
+    """Texts that are written on beside each other, a token of each at a time; of each so many were written on earlier pages."""
 
     @torch.inference_mode()
-    def __init__(self, writer: Writer, given: Sequence[Sequence[int]], keys: Sequence[int], order: _Order) -> None:
+    def __init__(
+        self, writer: Writer, given: Sequence[Sequence[int]], keys: Sequence[int], order: Order, written: int = 0
+    ) -> None:
         self._session, self._last = open_texts(writer.model, given, writer.symbols.pad)
-        self._order, self._keys, self._step = order, list(keys), 0
+        self._order, self._keys, self._step = order, list(keys), written
         self._choose = self._choice(writer, len(given))
         self._looks = len(order.rules) > 1  # the rule that is always there looks at no history
         longest = max(map(len, given))

@@ -69,7 +69,8 @@ def surprises(
 
 
 class Predicted(NamedTuple):
-    """Of each token of some texts and of their ends: its surprise in nats, and whether nothing is likelier."""
+    """Of each token of some texts, and of their ends where they have some: its surprise in nats, and whether nothing is
+    likelier."""
 
     surprise: Float64[Tensor, "B N"]
     likeliest: Bool[Tensor, "B N"]
@@ -78,7 +79,17 @@ class Predicted(NamedTuple):
 @torch.inference_mode()
 def predicted(model: DecoderOnly, texts: Sequence[Sequence[int]], symbols: Symbols) -> Predicted:
     """How a model predicts texts of one length, each from its beginning on, which it must have places for."""
-    whole = torch.tensor([[symbols.start, *ids, symbols.end] for ids in texts], device=model.output.weight.device)
+    return _predicted(model, [[symbols.start, *ids, symbols.end] for ids in texts])
+
+
+@torch.inference_mode()
+def predicted_whole(model: DecoderOnly, documents: Sequence[Sequence[int]], symbols: Symbols) -> Predicted:
+    """The same of documents whose length is known, so that there is no end to predict: pictures."""
+    return _predicted(model, [[symbols.start, *ids] for ids in documents])
+
+
+def _predicted(model: DecoderOnly, framed: Sequence[Sequence[int]]) -> Predicted:
+    whole = torch.tensor(framed, device=model.output.weight.device)
     logits, truth = model(whole[:, :-1], Plain()), whole[:, 1:]
     return Predicted(_surprise(logits, truth).cpu(), (logits.argmax(2) == truth).cpu())
 

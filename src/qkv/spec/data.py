@@ -9,9 +9,9 @@ from qkv.error import QkvError, unknown
 KINDS = ("bpe", "unigram", "bytes", "characters", "words")
 
 
-def _whole(owner: object, size: object) -> None:
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise QkvError(f"{type(owner).__name__}.size must be a whole number of at least 1, not {size!r}")
+def _at_least_one(owner: object, place: str, number: object) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise QkvError(f"{type(owner).__name__}.{place} must be a whole number of at least 1, not {number!r}")
 
 
 def _names(owner: object, place: str, names: object) -> None:
@@ -27,7 +27,7 @@ class AtMost:
     size: int
 
     def __post_init__(self) -> None:
-        _whole(self, self.size)
+        _at_least_one(self, "size", self.size)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Exactly:
     size: int
 
     def __post_init__(self) -> None:
-        _whole(self, self.size)
+        _at_least_one(self, "size", self.size)
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,57 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class AsTheyAre:
+    """Every file is one document, byte by byte; a .gz is unpacked."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Every picture is a document, all of one size: row by row, pixel by pixel, channel by channel, a byte each (Child et al.
+    2019, section 7). `channels` is 1 for grey and 3 for colour."""
+
+    height: int
+    width: int
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            _at_least_one(self, name, getattr(self, name))
+        if self.channels not in (1, 3):
+            raise QkvError(f"Pictures.channels is 1 for grey and 3 for colour, not {self.channels!r}")
+
+    @property
+    def size(self) -> int:
+        """The bytes of a picture."""
+        return self.height * self.width * self.channels
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Every sound is a document, a byte a sample in 8-bit mu-law, all with so many samples a second."""
+
+    rate: int = 12000
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "rate", self.rate)
+
+
+Form = AsTheyAre | Pictures | Sounds
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Files of any bytes, and what in them is a document: no document sees another. A folder stands for the pictures, or the
+    sounds, in it."""
+
+    files: tuple[str, ...]
+    form: Form = AsTheyAre()
+
+    def __post_init__(self) -> None:
+        _names(self, "files", self.files)
+
+
+@dataclass(frozen=True)
 class Labelled:
     """Texts with a label each, in tables: .tsv or .jsonl, also .gz; the two fields name the text and the label, as in `Pairs`."""
 
@@ -159,7 +210,7 @@ class Stories:
 @dataclass(frozen=True)
 class HeldOut:
     """No validation text was given: this share of the training text is held out for it; of pairs, labelled texts and documents at
-    least one, and of a text that is one document its last lines."""
+    least one, and of a text that is one document its last lines, or its last bytes."""
 
     share: float = 0.01
 

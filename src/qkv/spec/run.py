@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError, unknown
-from qkv.spec.data import AtMost, Exactly, Files, HeldOut, Labelled, Pairs, Stories, Texts, Tokenizer
-from qkv.spec.objective import Classify, Objective, Translate
+from qkv.spec.data import AtMost, Bytes, Exactly, Files, Form, HeldOut, Labelled, Pairs, Stories, Texts, Tokenizer
+from qkv.spec.objective import Classify, Generate, Objective, Translate
 from qkv.spec.world import Drawn
 
 
@@ -197,7 +197,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 
 
-Source = Files | Pairs | Drawn | Texts | Labelled | Stories
+Source = Files | Pairs | Drawn | Texts | Bytes | Labelled | Stories
 
 
 def text_of(objective: Objective) -> tuple[type, ...]:
@@ -207,6 +207,8 @@ def text_of(objective: Objective) -> tuple[type, ...]:
             return Files, Pairs, Drawn
         case Classify():
             return Labelled, Stories
+        case Generate():
+            return Texts, Bytes
         case _:
             return (Texts,)
 
@@ -262,6 +264,13 @@ class Run:
             if not isinstance(text, (*wanted, HeldOut)):
                 kinds = " or ".join(kind.__name__ for kind in wanted)
                 raise QkvError(f"{self.objective} learns from {kinds}, not from {type(text).__name__}")
+        if self.form != (self.own_text.form if isinstance(self.own_text, Bytes) else None):
+            raise QkvError(f"a run that learns from {self.train} is validated on what has the same form, not on {self.valid}")
+
+    @property
+    def form(self) -> Form | None:
+        """The form of the bytes that it learns from; None where it learns from text."""
+        return self.train.form if isinstance(self.train, Bytes) else None
 
     @property
     def own_text(self) -> Source:

@@ -306,6 +306,7 @@ MEASURES = {
     "loss": "validation loss {:.4f}",
     "perplexity": "perplexity {:.2f}",
     "bits_per_byte": "{:.3f} bits per byte",
+    "bits_per_dimension": "{:.3f} bits per dimension",
     "accuracy": "{:.1%} right",
     "macro_f1": "macro F1 {:.3f}",
     "bleu": "BLEU {:.2f}",

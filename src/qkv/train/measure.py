@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from qkv.data.bytes import encode_chunks, read_chunks
 from qkv.data.documents import encode_pieces, read_pieces
 from qkv.data.labels import read_rows
 from qkv.data.last_word import read_passages
@@ -17,13 +19,13 @@ from qkv.data.objective import corrupted, window
 from qkv.data.text import read_pairs
 from qkv.data.world import accuracy
 from qkv.decode.generate import Writer
-from qkv.decode.likelihood import Window, surprises
+from qkv.decode.likelihood import Window, predicted_whole, surprises
 from qkv.decode.read import Reader
 from qkv.decode.translate import Translator
-from qkv.error import unknown
+from qkv.error import QkvError, unknown
 from qkv.look import confusion as picture
 from qkv.model.transformer import Classifier, EncoderOnly
-from qkv.spec.data import Labelled, Stories, Texts
+from qkv.spec.data import AsTheyAre, Bytes, Labelled, Pictures, Stories, Texts
 from qkv.spec.objective import MaskedWords
 from qkv.spec.world import Drawn
 from qkv.train.evaluate import confusion, macro_f1, perplexity
@@ -40,10 +42,7 @@ def likelihood(writer: Writer, run: Path, where: Texts, context: int, stride: in
     Bits per byte compare models of any tokenizer: all that the tokens and the ends of documents surprise by, over the bytes of
     the text in UTF-8, the end of each document counted as one. Words are what white space parts; the end of a line is one, too.
     """
-    known = run / RECIPE
-    trained = read_run(known).longest if known.is_file() else 1024
-    context = context or int(min(writer.places, trained))
-    how = Window(context, stride or max(1, context // 2))
+    how = _window(writer, run, context, stride)
     nats = predictions = size = words = 0.0
     ids: list[int] = []
     for piece, (tokens, ends, length) in zip(
@@ -61,6 +60,48 @@ def likelihood(writer: Writer, run: Path, where: Texts, context: int, stride: in
         {"name": "perplexity per word", "value": perplexity(nats / words), "signature": signature},
         {"name": "bits per byte", "value": nats / math.log(2) / size, "signature": signature, "digits": 4},
     ]
+
+
+def bits(writer: Writer, run: Path, where: Bytes, context: int, stride: int, batch_tokens: int) -> list[dict[str, Any]]:
+    """Bits per byte of files as they are, the end of each counted as one; bits per dimension of pictures and sounds: all that
+    their bytes, and the ends of sounds, surprise by, over the number of bytes."""
+    if isinstance(where.form, Pictures):
+        if context or stride:
+            raise QkvError("a picture is read whole, from its beginning on: leave out --context and --stride")
+        return [_of_pictures(writer, where, batch_tokens)]
+    how = _window(writer, run, context, stride)
+    nats = size = documents = 0.0
+    pieces: list[np.ndarray] = []
+    for tokens, ends, length in encode_chunks(writer.tokenizer, where.form, read_chunks(where)):
+        pieces.append(tokens)
+        size += length
+        if ends:
+            found = surprises(writer.model, np.concatenate(pieces).tolist(), writer.symbols, how, batch_tokens)
+            nats, documents, pieces = nats + found.sum().item(), documents + 1, []
+    name = "bits per byte" if isinstance(where.form, AsTheyAre) else "bits per dimension"
+    signature = f"documents:{int(documents)}|bytes:{int(size)}|context:{how.context}|stride:{how.stride}"
+    return [{"name": name, "value": nats / math.log(2) / size, "signature": signature, "digits": 4}]
+
+
+def _of_pictures(writer: Writer, where: Bytes, batch_tokens: int) -> dict[str, Any]:
+    assert isinstance(where.form, Pictures)
+    size, nats, number = where.form.size, 0.0, 0
+    if size > writer.places:
+        raise QkvError(f"a picture of {size} bytes is more than the {writer.places} places that the model knows")
+    pictures = (tokens.tolist() for tokens, _, _ in encode_chunks(writer.tokenizer, where.form, read_chunks(where)))
+    while some := list(islice(pictures, max(1, batch_tokens // size))):
+        nats += predicted_whole(writer.model, some, writer.symbols).surprise.sum().item()
+        number += len(some)
+    signature = f"pictures:{number}|bytes:{number * size}|context:{size}"
+    return {"name": "bits per dimension", "value": nats / math.log(2) / (number * size), "signature": signature, "digits": 4}
+
+
+def _window(writer: Writer, run: Path, context: int, stride: int) -> Window:
+    """What a prediction may look back over: by default as far as in training."""
+    known = run / RECIPE
+    trained = read_run(known).longest if known.is_file() else 1024
+    context = context or int(min(writer.places, trained))
+    return Window(context, stride or max(1, context // 2))
 
 
 @torch.inference_mode()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from qkv.data.documents import read_pieces
+from qkv.data.bytes import read_chunks
+from qkv.data.documents import Piece, read_pieces
 from qkv.decode.generate import Writer
 from qkv.decode.likelihood import Window, surprises
 from qkv.error import QkvError
-from qkv.spec.data import Texts
+from qkv.spec.data import Bytes, Texts
 from qkv.store import load
 from qkv.train.evaluate import perplexity
 from qkv.train.run_folder import RECIPE, read_run
@@ -45,7 +46,7 @@ def cost(run: Path, rounded: Writer) -> Cost | None:
     try:
         described = read_run(run / RECIPE)
         own = described.own_text
-        documents = _beginning(own, rounded, tokens) if isinstance(own, Texts) else []
+        documents = _beginning(own, rounded, tokens) if isinstance(own, Texts | Bytes) else []
     except QkvError:
         return None
     if not documents:
@@ -56,11 +57,14 @@ def cost(run: Path, rounded: Writer) -> Cost | None:
     return Cost(fp32, int8, sum(map(len, documents)))
 
 
-def _beginning(where: Texts, writer: Writer, tokens: int) -> list[list[int]]:
-    """The first documents of a text, so many tokens of them."""
+def _beginning(where: Texts | Bytes, writer: Writer, tokens: int) -> list[list[int]]:
+    """The first documents of a text, or of bytes, so many tokens of them."""
     found: list[list[int]] = []
-    for piece in read_pieces(where):
-        ids = writer.tokenizer.encode([piece.text[: WIDTH * tokens]])[0][:tokens]
+    for piece in read_chunks(where) if isinstance(where, Bytes) else read_pieces(where):
+        if isinstance(piece, Piece):
+            ids = writer.tokenizer.encode([piece.text[: WIDTH * tokens]])[0][:tokens]
+        else:
+            ids = writer.tokenizer.byte_entries[list(piece.raw[:tokens])].tolist()
         found += [ids] if ids else []
         tokens -= len(ids)
         if not tokens:

@@ -14,6 +14,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.spec import plain
+from qkv.spec.data import Form
 from qkv.spec.run import Run
 
 RECIPE = "run.toml"
@@ -54,6 +55,11 @@ def read_run(path: Path) -> Run:
     if not isinstance(run, Run):
         raise QkvError(f"{path} describes no run")
     return run
+
+
+def form_of(folder: Path) -> Form | None:
+    """The form of the bytes that a run learned from; None where it learned from text, or nobody knows."""
+    return read_run(folder / RECIPE).form if (folder / RECIPE).is_file() else None
 
 
 def _expanded(value: Any, path: Path) -> Any:

@@ -7,9 +7,10 @@ from pathlib import Path
 from qkv.data.corpus import prepare
 from qkv.data.documents import prepare_texts
 from qkv.data.labels import prepare_labels
+from qkv.data.pictures import described
 from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
-from qkv.spec.data import Labelled, Stories, Texts
+from qkv.spec.data import Bytes, Labelled, Pictures, Stories, Texts
 from qkv.spec.model import (
     Classifier,
     DecoderOnly,
@@ -34,7 +35,7 @@ FRAME = 2  # positions that the start and the end symbol may take
 def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
     """The objective of a run on its text, which is encoded if it is not yet; tokenizers that are given are not learned anew."""
     text, valid = run.train, run.valid
-    if isinstance(text, Texts):
+    if isinstance(text, Texts | Bytes):
         assert not isinstance(valid, Labelled)
         prepared = prepare_texts(text, valid, given.source if given else run.tokenizer, seed=run.seed, cache=cache)  # pyright: ignore[reportArgumentType]
         match run.objective:
@@ -92,6 +93,11 @@ def refuse_misfit(run: Run, spec: Model) -> None:
         raise QkvError(
             f"{run.model} is of the shape {type(spec).__name__}, and {type(run.objective).__name__} needs {shape.__name__}: "
             f"`qkv models` lists the models of every shape"
+        )
+    if isinstance(run.form, Pictures) and run.longest != run.form.size:
+        raise QkvError(
+            f"pictures {described(run.form)} are {run.form.size:,} bytes each, and each is read whole: say --longest "
+            f"{run.form.size}, not {run.longest}, or nothing"
         )
     places, needed = known_places(spec), _needed(run)
     if places < needed:

@@ -18,13 +18,14 @@ from qkv.data.batch import Plan as LengthPlan
 from qkv.data.batch import plan as plan_by_length
 from qkv.data.documents import PreparedTexts
 from qkv.data.objective import Special, corrupted, raw_length, window
-from qkv.data.pack import PackedPlan, Rows, in_order, pack
+from qkv.data.pack import PackedPlan, Rows, each_in_order, each_whole, in_order, pack
 from qkv.data.sides import Side
 from qkv.data.tokenizer import Tokenizer, Tokenizers
 from qkv.error import QkvError
 from qkv.model.dropout import Noise
 from qkv.model.trace import Trace
 from qkv.model.transformer import DecoderOnly, EncoderDecoder, EncoderOnly
+from qkv.spec.data import Pictures, Sounds
 from qkv.spec.objective import Infill, MaskedWords, Spans
 from qkv.spec.objective import Noise as NoiseSpec
 from qkv.spec.run import Run
@@ -39,16 +40,19 @@ STOPS = frozenset(".!?。！？")
 
 
 class Generating:
-    """Documents packed into rows; every token is predicted from those before it in its document."""
+    """Documents packed into rows, or pictures, each a row; every token is predicted from those before it in its document."""
 
     def __init__(self, run: Run, prepared: PreparedTexts) -> None:
         self.run, self.prepared = run, prepared
+        self._each = isinstance(run.form, Pictures)  # then a document is a row, and its end is not predicted
         self.report, self.fingerprints = prepared.report, prepared.fingerprints
         self.tokenizers = Tokenizers(prepared.tokenizer, prepared.tokenizer)
 
     def plan(self, epoch: int) -> PackedPlan:
         run = self.run
         symbols = self.prepared.tokenizer.symbols
+        if self._each:
+            return each_whole(self.prepared.train, symbols, tokens=run.batching.tokens, seed=run.seed, epoch=epoch)
         return pack(self.prepared.train, symbols, length=run.longest, tokens=run.batching.tokens, seed=run.seed, epoch=epoch)
 
     def batch(self, plan: PackedPlan, index: int, epoch: int) -> Rows:
@@ -67,18 +71,22 @@ class Generating:
         return of_vectors(model, hidden.flatten(0, 1), batch.truth.flatten(), smoothing, precision)
 
     def validation_loss(self, model: DecoderOnly, tally: Tally | None = None) -> float:
-        run, symbols = self.run, self.prepared.tokenizer.symbols
-        plan = in_order(self.prepared.valid, symbols, length=run.longest, tokens=run.batching.tokens)
+        run, side, symbols = self.run, self.prepared.valid, self.prepared.tokenizer.symbols
+        if self._each:
+            plan = each_in_order(side, symbols, tokens=run.batching.tokens)
+        else:
+            plan = in_order(side, symbols, length=run.longest, tokens=run.batching.tokens)
         batches = (plan.rows(plan[index]) for index in range(len(plan)))
         return mean_loss(self.losses, model, batches, model.output.weight.device, tally)
 
     def measure(self, model: DecoderOnly) -> dict[str, Any]:
-        """Validation loss and perplexity per token, and bits per byte of the text."""
+        """Validation loss and perplexity per token, and bits per byte of the text, or per dimension of pictures and sounds."""
         tally = Tally(model.spec)
         loss, side = self.validation_loss(model, tally), self.prepared.valid
-        predictions = int(side.lengths.sum()) + len(side)
+        predictions = int(side.lengths.sum()) + (0 if self._each else len(side))
         bits = loss * predictions / math.log(2) / self.report.valid.bytes
-        return {"loss": loss, "perplexity": perplexity(loss), "bits_per_byte": bits, **tally.fields()}
+        name = "bits_per_dimension" if isinstance(self.run.form, Pictures | Sounds) else "bits_per_byte"
+        return {"loss": loss, "perplexity": perplexity(loss), name: bits, **tally.fields()}
 
 
 @dataclass(frozen=True, eq=False)
