@@ -31,7 +31,10 @@ class Quiet:
         pass
 
 
-def trained(run: Run, test: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+MEASURED = ("loss", "accuracy", "characters", "sequences")
+
+
+def trained(run: Run, test: Callable[[Path], dict[str, Any]], measured: tuple[str, ...] = MEASURED) -> dict[str, Any]:
     """Train a run by one thread, and test it; the last measurement of its journal, the seconds, and what the test found."""
     device.prepare(1)
     with tempfile.TemporaryDirectory() as name:
@@ -40,7 +43,7 @@ def trained(run: Run, test: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         seconds = round(time.monotonic() - start)
         lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
         final = next(line for line in reversed(lines) if line["kind"] == "final")
-        valid = {name: final[name] for name in ("loss", "accuracy", "characters", "sequences") if name in final}
+        valid = {name: final[name] for name in measured if name in final}
         return {"valid": valid, "steps": final["step"], "seconds": seconds, **test(folder)}
 
 

@@ -170,15 +170,24 @@ def test_what_flex_attention_is_told_is_the_same_formula(call: Call) -> None:
 def test_pieces_are_disjoint_and_cover_what_is_allowed(pattern: Single, keys: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, keys - 1))
     counts = torch.zeros(keys - first, keys, dtype=torch.long)
+    asked = torch.zeros(keys - first, dtype=torch.bool)
     for piece in pieces(pattern, first, keys, torch.float64, torch.device("cpu")):
         for tile in piece.tiles:
-            for problem in range(tile.problems.start, tile.problems.stop):
-                queries, seen = piece.queries[problem, tile.queries], piece.keys[problem, : tile.seen]
-                visible = torch.ones(len(queries), len(seen), dtype=torch.bool)
-                if tile.hidden is not None:
-                    visible[:, tile.edge :] = tile.hidden[0] == 0
+            asks, seen = tile.queries.table(), tile.keys.table()
+            assert tile.fresh is not bool(asked[asks].any())
+            asked[asks] = True
+            visible = torch.ones(asks.shape[1], seen.shape[1], dtype=torch.bool)
+            if tile.diagonal:
+                visible.tril_()
+            if tile.hidden is not None:
+                visible = tile.hidden == 0
+            for queries, of_keys in zip(asks, seen, strict=True):
+                positions = of_keys if piece.pool is None else piece.pool[of_keys]
                 for place, query in enumerate(queries.tolist()):
-                    counts[query].index_add_(0, seen, visible[place].long())
+                    counts[query].index_add_(0, positions, visible[place].long())
+            for at in range(tile.keys.rounds):
+                together = seen[at :: tile.keys.rounds].flatten().tolist()
+                assert len(set(together)) == len(together), "what is added at once must not overlap"
     i, j = torch.arange(first, keys)[:, None], torch.arange(keys)[None]
     assert torch.equal(counts, pattern.allows(i, j).long())
 

@@ -1,11 +1,12 @@
 """A long text as many short ones: the sets of a sparse pattern, laid out so that each is dense attention of few positions.
 
-| set             | what becomes a short problem                                       | their number | their length    |
-|-----------------|--------------------------------------------------------------------|--------------|-----------------|
-| `Local(w)`      | neighbouring queries, with the keys around them                    | n / 64       | 64, 64 + w      |
-| `Stride(l)`     | positions of equal residue mod l                                   | l            | n / l           |
-| `SameBlock(l)`  | a block                                                            | n / l        | l               |
-| `Summary(l, c)` | all queries with all summaries, some queries at a time: the stairs | 1            | n, n c / l      |
+| set             | what becomes a short problem                           | their number | queries, keys          |
+|-----------------|--------------------------------------------------------|--------------|------------------------|
+| `Local(w)`      | neighbouring queries, with the keys around them        | n / 64       | 64, 64 + w             |
+| `Stride(l)`     | positions of equal residue mod l                       | l            | n / l, n / l           |
+| `SameBlock(l)`  | a block                                                | n / l        | l, l                   |
+| `Summary(l, c)` | many blocks at a time: with all summaries before them, | n / 1024     | 1024, up to n c / l    |
+|                 | and with their own, which are stairs                   | n / 1024     | 128, up to 1024 c / l  |
 
 (Child et al. 2019, sections 4.2 and 5.5.) A layout only has to cover a set; who sees whom in it is decided by the formula of the
 pattern, at every place of it. Where sets are joined, a pair that an earlier set allows is hidden in the later ones: so they are
@@ -14,9 +15,11 @@ disjoint, and their results can be joined exactly.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,9 +28,9 @@ from torch import Tensor
 from qkv.spec.pattern import Both, Causal, Either, Full, Local, SameBlock, Single, Stride, Summary
 
 Basic = Local | Stride | SameBlock | Summary
-QUERIES = 128  # of one problem that are taken at once: what is hidden behind the last key of all of them is never computed
 NEIGHBOURS = 64  # queries of a problem of `Local`: fewer waste less, more are quicker each
-ALIGNED = 16  # keys: products of such lengths are quicker
+FLIGHT = 1024  # queries that see all summaries before them at once
+QUERIES = 128  # of problems with something hidden that are taken at once: what is hidden from all of them is never computed
 
 
 @dataclass(frozen=True)
@@ -44,25 +47,67 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """Some queries of some problems with the first keys of these; `hidden` is added to the scores from key `edge` on."""
+class Places:
+    """Positions of many problems: number t of problem p is start + p x apart + t x step. Problems whose numbers are equal mod
+    `rounds` have no position in common."""
 
-    problems: slice
-    queries: slice
-    seen: int
-    edge: int
-    hidden: Float[Tensor, "#m t edge_to_seen"] | None
+    start: int
+    problems: int
+    apart: int
+    positions: int
+    step: int
+    rounds: int
+
+    @classmethod
+    def of(cls, table: Int[Tensor, "m t"]) -> Places:
+        """The same positions, from a table of them all."""
+        problems, positions = table.shape
+        start = int(table[0, 0])
+        apart = int(table[1, 0]) - start if problems > 1 else 0
+        step = int(table[0, 1]) - start if positions > 1 else 0
+        rounds = 1
+        while any(len(part.unique()) < part.numel() for part in (table[at::rounds] for at in range(rounds))):
+            rounds += 1
+        return cls(start, problems, apart, positions, step, rounds)
+
+    def table(self) -> Int[Tensor, "m t"]:
+        """All of the positions."""
+        return self.start + torch.arange(self.problems)[:, None] * self.apart + torch.arange(self.positions) * self.step
+
+    def view(self, x: Float[Tensor, "B H T W"]) -> Float[Tensor, "B m H t W"]:
+        """The vectors at these positions, where they are in memory."""
+        row, head, position, unit = x.stride()
+        sizes = (x.shape[0], self.problems, x.shape[1], self.positions, x.shape[3])
+        strides = (row, self.apart * position, head, self.step * position, unit)
+        return x.as_strided(sizes, strides, x.storage_offset() + self.start * position)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Problems that look alike. Each query sees each key; or where `diagonal`, the first one, the second two, and so on; or what
+    `hidden`, which is added to the scores, lets it see. `fresh` says that no tile before has these queries."""
+
+    queries: Places
+    keys: Places
+    diagonal: bool
+    hidden: Float[Tensor, "t s"] | None
+    fresh: bool
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One set: query `queries[p, t]`, counted from the first query, asks the keys `keys[p]`. Where there is none stands 0, and
-    everything is hidden; `asks` says where there is a query, unless everywhere."""
+    """One set. Places of queries are counted from the first query; those of keys are places in `pool`, which has the positions of
+    the keys that the set is about, where these are not all."""
+
+    pool: Int[Tensor, " keys"] | None
+    tiles: tuple[Tile, ...]
+
+
+class _Layout(NamedTuple):
+    """Problems of one size; what is no position of the text, or no place in the pool, is none of theirs."""
 
     queries: Int[Tensor, "m t"]
     keys: Int[Tensor, "m s"]
-    asks: Bool[Tensor, "m t"] | None
-    tiles: tuple[Tile, ...]
 
 
 def terms(pattern: Single) -> tuple[Term, ...] | None:
@@ -87,56 +132,134 @@ def pieces(pattern: Single, first: int, keys: int, dtype: torch.dtype, device: t
     """The pieces of a pattern for queries at first .. keys-1 and keys at 0 .. keys-1."""
     found = terms(pattern)
     assert found is not None, f"{pattern} is not a union of sets that can be laid out"
-    return tuple(_piece(found[: index + 1], first, keys, dtype, device) for index in range(len(found)))
+    made: list[Piece] = []
+    asked = torch.zeros(keys - first, dtype=torch.bool)
+    for number, term in enumerate(found, 1):
+        pool = _pool(term, keys)
+        layouts = () if pool is not None and not len(pool) else _layouts(term, first, keys)
+        shapes = [shape for layout in layouts for shape in _shapes(found[:number], layout, pool, first, keys)]
+        tiles: list[Tile] = []
+        for queries, seen, diagonal, visible in shapes:
+            places = Places.of(queries - first)
+            fresh = not asked[places.table()].any()
+            asked[places.table()] = True
+            hidden = None
+            if visible is not None:
+                hidden = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min / 2).to(device)
+            tiles.append(Tile(places, Places.of(seen), diagonal, hidden, fresh))
+        made.append(Piece(None if pool is None else pool.to(device), tuple(tiles)))
+    return tuple(made)
 
 
+@lru_cache(maxsize=256)
 def work(pattern: Single, first: int, keys: int) -> int:
-    """How many scores are computed for it, about: what a dense square has (keys - first) x keys of."""
+    """How many scores are computed for it, at most: what a dense square has (keys - first) x keys of."""
     total = 0
     for term in terms(pattern) or ():
-        queries, seen = _layout(term, first, keys, torch.device("meta"))
-        total += queries.numel() * seen.shape[1] // (2 if isinstance(term.basic, Summary) and term.causal else 1)
+        for number, (queries, seen) in enumerate(_layouts(term, first, keys)):
+            asked = int(((queries >= first) & (queries < keys)).sum()) * seen.shape[1]
+            stairs = isinstance(term.basic, Summary) and term.causal and number == 0
+            total += asked // 2 if stairs else asked
     return total
 
 
-def _layout(term: Term, first: int, keys: int, device: torch.device) -> tuple[Int[Tensor, "m t"], Int[Tensor, "m s"]]:
-    """The positions of queries and keys in each problem of a set; what is no position of the text is none of theirs."""
+def _pool(term: Term, keys: int) -> Int[Tensor, " pool"] | None:
+    """The positions of the keys that a set is about, where these are not all."""
+    if not isinstance(term.basic, Summary):
+        return None
+    columns = term.basic.columns
+    found = torch.arange(0, keys, term.basic.block)[:, None] + torch.arange(columns.start, columns.stop)
+    return found[found < keys]
+
+
+def _layouts(term: Term, first: int, keys: int) -> Iterator[_Layout]:
+    """Problems that cover a set."""
     match term.basic:
         case Local(width=width):
             block = min(NEIGHBOURS, keys - first)
-            count = -(-(keys - first) // block)
-            after = 0 if term.causal else width - 1
-            span = -(-(block + width - 1 + after) // ALIGNED) * ALIGNED
-            starts = torch.arange(first, first + count * block, block, device=device)[:, None]
-            ends = starts + block + after
-            return starts + torch.arange(block, device=device), ends + torch.arange(-span, 0, device=device)
+            starts = torch.arange(first, keys, block)[:, None]
+            around = torch.arange(1 - width, block + (0 if term.causal else width - 1))
+            yield _Layout(starts + torch.arange(block), starts + around)
         case Stride(stride=stride):
-            residues = torch.arange(stride, device=device)[:, None]
-            rows = torch.arange(0, -(-keys // stride) * stride, stride, device=device)
-            return residues + rows[first // stride :], residues + rows
+            residues = torch.arange(min(stride, keys))[:, None]
+            rows = torch.arange(0, keys, stride)
+            yield _Layout(residues + rows[first // stride :], residues + rows)
         case SameBlock(block=block):
-            starts = torch.arange(first // block * block, keys, block, device=device)[:, None]
-            positions = starts + torch.arange(block, device=device)
-            return positions, positions
-        case Summary(block=block) as summary:
-            starts = torch.arange(0, keys, block, device=device)[:, None]
-            columns = torch.arange(summary.columns.start, summary.columns.stop, device=device)
-            return torch.arange(first, keys, device=device)[None], (starts + columns).flatten()[None]
+            starts = torch.arange(first // block * block, keys, block)[:, None]
+            positions = starts + torch.arange(min(block, keys))
+            yield _Layout(positions, positions)
+        case Summary(block=block, count=count):
+            if not term.causal:
+                yield _Layout(torch.arange(first, keys)[None], torch.arange(-(-keys // block) * count)[None])
+                return
+            blocks = max(1, FLIGHT // block)
+            flight = blocks * block
+            starts = torch.arange(first // flight * flight, keys, flight)[:, None]
+            own = starts // block * count + torch.arange(blocks * count)
+            yield _Layout(starts + torch.arange(min(flight, keys)), own)
+            for start in starts.flatten().tolist():
+                if start:
+                    queries = torch.arange(max(start, first), min(start + flight, keys))
+                    yield _Layout(queries[None], torch.arange(start // block * count)[None])
 
 
-def _piece(found: tuple[Term, ...], first: int, keys: int, dtype: torch.dtype, device: torch.device) -> Piece:
-    """The last of some sets, without what the others allow."""
-    queries, seen = _layout(found[-1], first, keys, device)
-    asks, there = (queries >= first) & (queries < keys), (seen >= 0) & (seen < keys)
-    tiles: list[Tile] = []
-    length = QUERIES if len(queries) > 1 else 2 * QUERIES  # a problem that is alone is a long one
-    for start in range(0, queries.shape[1], length):
-        some = slice(start, min(start + length, queries.shape[1]))
-        visible = _visible(found, queries[:, some], seen) & asks[:, some, None] & there[:, None, :]
-        for problems in _alike(visible):
-            tiles += _tile(problems, some, visible[problems], dtype)
-    every = bool(asks.all())
-    return Piece((queries - first).where(asks, 0), seen.where(there, 0), None if every else asks, tuple(tiles))
+Shape = tuple[Int[Tensor, "m t"], Int[Tensor, "m s"], bool, Bool[Tensor, "t s"] | None]
+"""Queries, keys, whether these are a diagonal, and if they are none and something is hidden, what is visible."""
+
+
+def _shapes(found: tuple[Term, ...], layout: _Layout, pool: Tensor | None, first: int, keys: int) -> Iterator[Shape]:
+    """The last of some sets, without what the others allow, in problems of one size."""
+    queries, seen = layout
+    asks = (queries >= first) & (queries < keys)
+    there = (seen >= 0) & (seen < (keys if pool is None else len(pool)))
+    positions = seen.where(there, 0) if pool is None else pool[seen.where(there, 0)]
+
+    def visible(problems: slice, some: slice) -> Bool[Tensor, "m t s"]:
+        known = asks[problems, some, None] & there[problems, None, :]
+        return _visible(found, queries[problems, some], positions[problems]) & known
+
+    rows = [slice(start, min(start + QUERIES, queries.shape[1])) for start in range(0, queries.shape[1], QUERIES)]
+    changed = torch.zeros(len(queries) - 1, dtype=torch.bool)
+    for some in rows:
+        each = visible(slice(None), some)
+        changed |= (each[1:] != each[:-1]).flatten(1).any(1)
+    bounds = [0, *(changed.nonzero().flatten() + 1).tolist(), len(queries)]
+    for start, stop in pairwise(bounds):
+        for some, columns, diagonal, mask in _cut([visible(slice(start, start + 1), some)[0] for some in rows], rows):
+            yield queries[start:stop, some], seen[start:stop, columns], diagonal, mask
+
+
+def _cut(parts: list[Bool[Tensor, "_ s"]], rows: list[slice]) -> Iterator[tuple[slice, slice, bool, Bool[Tensor, "t s"] | None]]:
+    """What a problem has to compute: all of it at once where it is a diagonal or nothing is hidden, else some queries at a time,
+    with the keys that these see."""
+    bounds = torch.cat([_bounds(part) for part in parts])
+    asking = bounds[:, 2].nonzero().flatten()
+    if not len(asking):
+        return
+    top, bottom = int(asking[0]), int(asking[-1]) + 1
+    low, high, seen = bounds[top:bottom].unbind(1)
+    if bool((seen == high - low).all()) and bool((low == low[0]).all()):
+        left, ends = int(low[0]), high - high[0]
+        if not ends.any():
+            yield slice(top, bottom), slice(left, int(high[0])), False, None
+            return
+        if int(high[0]) == left + 1 and torch.equal(ends, torch.arange(len(ends))):
+            yield slice(top, bottom), slice(left, int(high[-1])), True, None
+            return
+    for some, part in zip(rows, parts, strict=True):
+        asks, keys = part.any(1).nonzero().flatten(), part.any(0).nonzero().flatten()
+        if len(asks):
+            inner, columns = slice(int(asks[0]), int(asks[-1]) + 1), slice(int(keys[0]), int(keys[-1]) + 1)
+            mask = part[inner, columns]
+            yield slice(some.start + inner.start, some.start + inner.stop), columns, False, None if mask.all() else mask
+
+
+def _bounds(visible: Bool[Tensor, "t s"]) -> Int[Tensor, "t three"]:
+    """The first key that each query sees, that after the last one, and how many it sees; 0 where it sees none."""
+    number = torch.arange(1, visible.shape[1] + 1) * visible
+    low = number.masked_fill(~visible, visible.shape[1] + 1).amin(1) - 1
+    seen = visible.sum(1)
+    return torch.stack([low * (seen > 0), number.amax(1), seen], 1)
 
 
 def _visible(found: tuple[Term, ...], queries: Int[Tensor, "m t"], keys: Int[Tensor, "m s"]) -> Bool[Tensor, "m t s"]:
@@ -146,25 +269,3 @@ def _visible(found: tuple[Term, ...], queries: Int[Tensor, "m t"], keys: Int[Ten
     for earlier in found[:-1]:
         visible &= ~earlier.allows(i, j)
     return visible
-
-
-def _alike(visible: Bool[Tensor, "m t s"]) -> list[slice]:
-    """The problems in runs within which the same is visible."""
-    changes = (visible[1:] != visible[:-1]).flatten(1).any(1).nonzero().flatten() + 1
-    bounds = [0, *changes.tolist(), len(visible)]
-    return [slice(start, stop) for start, stop in pairwise(bounds)]
-
-
-def _tile(problems: slice, queries: slice, visible: Bool[Tensor, "m t s"], dtype: torch.dtype) -> list[Tile]:
-    """The tile of problems in which the same is visible; none where nothing is."""
-    mask = visible[0]
-    columns = mask.any(0).nonzero().flatten()
-    if not len(columns):
-        return []
-    seen = int(columns[-1]) + 1
-    ragged = (~mask[:, :seen].all(0)).nonzero().flatten()
-    if not len(ragged):
-        return [Tile(problems, queries, seen, seen, None)]
-    edge = int(ragged[0])
-    hidden = torch.zeros(mask.shape[0], seen - edge, dtype=dtype, device=mask.device)
-    return [Tile(problems, queries, seen, edge, hidden.masked_fill_(~mask[:, edge:seen], torch.finfo(dtype).min / 2)[None])]

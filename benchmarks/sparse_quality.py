@@ -1,0 +1,85 @@
+"""Sparse attention beside dense: bits per byte of text and per dimension of pictures, after equally many steps.
+
+python benchmarks/sparse_quality.py              two seeds each; goes on where it stopped
+python benchmarks/sparse_quality.py --table      the table of what is measured so far
+
+Every model is trained by its recipe and measured on the part of the data that is held out; only the patterns differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from measure import Results
+from trials import Trial, held, trained
+
+from qkv.train.run_folder import read_run
+
+SLOTS = ", ".join(f"SameBlock(32) | Summary(32, 8, {slot})" for slot in range(4))
+DATA: dict[str, tuple[str, str, dict[str, str]]] = {
+    "enwik8, first 4.15 MB": (
+        "enwik8-fixed",
+        "bits_per_byte",
+        {"dense": "Causal()", "fixed": f"Causal() & PerHead({SLOTS})", "strided": "Causal() & (Local(32) | Stride(32))"},
+    ),
+    "MNIST, test pictures": (
+        "digits-strided",
+        "bits_per_dimension",
+        {
+            "dense": "Causal()",
+            "fixed": "Causal() & (SameBlock(28) | Summary(28, 4))",
+            "strided": "Causal() & (Local(28) | Stride(28))",
+        },
+    ),
+}
+
+
+def made(recipe: str, measured: str, pattern: str, seed: int) -> dict[str, Any]:
+    """Train one model; its bits on the part that is held out."""
+    base = read_run(Path("recipes") / f"{recipe}.toml")
+    run = replace(base, seed=seed, changes=(*base.changes, f"*.pattern={pattern}"))
+    return trained(run, lambda folder: {}, (measured,))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The mean over the seeds, and every seed."""
+    lines = ["| data | bits per | dense | fixed | strided |", "|---|---|---|---|---|"]
+    for data, (_, measured, patterns) in DATA.items():
+        cells = []
+        for name in patterns:
+            found = [
+                row["result"]["valid"][measured] for row in rows if row["what"]["data"] == data and row["what"]["pattern"] == name
+            ]
+            each = ", ".join(f"{bits:.3f}" for bits in sorted(found))
+            cells.append(f"**{mean(found):.3f}** ({each})" if found else "")
+        lines.append(f"| {data} | {measured.rpartition('_')[2]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sparse_quality.jsonl"))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    results = Results(options.results, same=())
+    if options.table:
+        print(table(results.rows()))
+        return
+    trials: list[Trial] = [
+        ({"data": data, "pattern": name, "seed": seed}, made, (*DATA[data][:2], DATA[data][2][name], seed))
+        for seed, data, name in product(options.seeds, options.data, ("dense", "fixed", "strided"))
+    ]
+    held(results, trials, options.processes)
+
+
+if __name__ == "__main__":
+    main()
