@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -15,11 +17,12 @@ from torch.nn.attention import flex_attention
 from qkv.attention.attend import BACKENDS, attend, choose
 from qkv.attention.call import Call
 from qkv.attention.flex import Flex
-from qkv.attention.fold import pieces, terms
+from qkv.attention.fold import fold, terms
 from qkv.attention.folded import Folded
 from qkv.attention.fused import LARGEST_MASK, Fused
 from qkv.attention.products import Products
 from qkv.attention.reference import Reference
+from qkv.attention.short import KERNELS, Kernels
 from qkv.attention.sight import Late, Packed, Padded, Plain, Sight
 from qkv.error import QkvError
 from qkv.spec.pattern import Both, Causal, Either, Full, Local, PerHead, SameBlock, Single, Stride, Summary
@@ -105,10 +108,24 @@ class Willing(Folded):
         return ""
 
 
-@settings(max_examples=400)
+SHORT = pytest.mark.parametrize("declined", [pytest.param("", id="kernels"), pytest.param("not these", id="products")])
+"""Short texts by PyTorch's kernels, and as where it has others."""
+
+
+@contextmanager
+def kernels(declined: str) -> Iterator[None]:
+    """With PyTorch's kernels for a CPU, or without."""
+    assert not Kernels().declines(torch.zeros(1)), "the pinned version of PyTorch has the kernels"
+    with mock.patch.object(Kernels, "declines", lambda self, x: declined):
+        yield
+
+
+@SHORT
+@settings(max_examples=300)
 @given(call=calls())
-def test_the_folded_text_is_the_reference_forward_and_backward(call: Call) -> None:
-    torch.testing.assert_close(run(Willing(), call), run(Reference(), call), rtol=0, atol=1e-11)
+def test_the_folded_text_is_the_reference_forward_and_backward(declined: str, call: Call) -> None:
+    with kernels(declined):
+        torch.testing.assert_close(run(Willing(), call), run(Reference(), call), rtol=0, atol=1e-11)
 
 
 @settings(max_examples=100)
@@ -125,12 +142,15 @@ def test_a_short_text_is_a_masked_square(backend: Any, call: Call) -> None:
     torch.testing.assert_close(run(backend, call), run(Reference(), call), rtol=0, atol=1e-11)
 
 
+@SHORT
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)], ids=str)
 @given(data=st.data())
-def test_lower_precisions_stay_near_fp64(dtype: torch.dtype, tolerance: float, data: st.DataObject) -> None:
+def test_lower_precisions_stay_near_fp64(declined: str, dtype: torch.dtype, tolerance: float, data: st.DataObject) -> None:
     call = data.draw(calls(dtype))
     exact = replace(call, **{name: getattr(call, name).double() for name in ("q", "k", "v")})
-    for mine, wanted in zip(run(Willing(), call, torch.float64), run(Reference(), exact), strict=True):
+    with kernels(declined):
+        found = run(Willing(), call, torch.float64)
+    for mine, wanted in zip(found, run(Reference(), exact), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=0, atol=tolerance * max(3.0, wanted.abs().max().item()))
 
 
@@ -143,14 +163,17 @@ PAPER = {
 }
 
 
-@pytest.mark.parametrize("length", [1023, 1024, 1025])
+@SHORT
+@pytest.mark.parametrize("length", [1023, 1024, 1025, 2500])
 @pytest.mark.parametrize("pattern", PAPER.values(), ids=PAPER)
-def test_the_patterns_of_the_paper_on_long_texts(pattern: Any, length: int) -> None:
+def test_the_patterns_of_the_paper_on_long_texts(declined: str, pattern: Any, length: int) -> None:
     generator = torch.Generator().manual_seed(length)
     q, k, v = (torch.randn(1, length, 2, 16, generator=generator).transpose(1, 2) for _ in range(3))
     call = Call(q, k, v, pattern)
     assert choose(replace(call, q=q.requires_grad_())).backend.name == "folded"
-    for mine, wanted in zip(run(Folded(), call), run(Reference(), call), strict=True):
+    with kernels(declined):
+        found = run(Folded(), call)
+    for mine, wanted in zip(found, run(Reference(), call), strict=True):
         torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-5)
 
 
@@ -171,10 +194,10 @@ def test_pieces_are_disjoint_and_cover_what_is_allowed(pattern: Single, keys: in
     first = data.draw(st.integers(0, keys - 1))
     counts = torch.zeros(keys - first, keys, dtype=torch.long)
     asked = torch.zeros(keys - first, dtype=torch.bool)
-    for piece in pieces(pattern, first, keys, torch.float64, torch.device("cpu")):
+    for piece in fold(pattern, first, keys, torch.float64, torch.device("cpu")).pieces:
         for tile in piece.tiles:
             asks, seen = tile.queries.table(), tile.keys.table()
-            assert tile.fresh is not bool(asked[asks].any())
+            assert tile.asks_first is not bool(asked[asks].any())
             asked[asks] = True
             visible = torch.ones(asks.shape[1], seen.shape[1], dtype=torch.bool)
             if tile.diagonal:
@@ -197,6 +220,16 @@ def test_a_query_that_sees_no_summary_receives_nothing_and_gives_no_gradient() -
     attended, of_q, *_ = run(Folded(), Call(q, k, v, Causal() & Summary(16, 2)))
     assert (attended[0, 0, :14] == 0).all() and (of_q[0, 0, :14] == 0).all()
     assert (attended[0, 0, 14:] != 0).any(1).all()
+
+
+def test_other_kernels_than_those_that_were_tested_are_not_used() -> None:
+    """They are private to PyTorch: where it changes them, it is said in words, and matrix products take their place."""
+    assert not KERNELS.declines(torch.zeros(1))
+    with mock.patch.object(Kernels, "FORWARD", "_kernels_of_another_day"):
+        assert "has no _kernels_of_another_day" in Kernels().declines(torch.zeros(1))
+    with mock.patch.object(Kernels, "TAKES", ("query, key", "grad_out")):
+        assert "take query, key, value, dropout_p" in Kernels().declines(torch.zeros(1))
+    assert "for a CPU, not for meta" in KERNELS.declines(torch.zeros(1, device="meta"))
 
 
 def test_what_cannot_be_laid_out_is_said_in_words() -> None:

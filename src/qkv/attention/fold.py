@@ -16,7 +16,7 @@ disjoint, and their results can be joined exactly.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from qkv.spec.pattern import Both, Causal, Either, Full, Local, SameBlock, Singl
 Basic = Local | Stride | SameBlock | Summary
 NEIGHBOURS = 64  # queries of a problem of `Local`: fewer waste less, more are quicker each
 FLIGHT = 1024  # queries that see all summaries before them at once
+LARGE = 2**16  # scores of a problem: with fewer, a processor's products of 16 bits are not worth their preparation
 QUERIES = 128  # of problems with something hidden that are taken at once: what is hidden from all of them is never computed
 
 
@@ -74,6 +75,10 @@ class Places:
         """All of the positions."""
         return self.start + torch.arange(self.problems)[:, None] * self.apart + torch.arange(self.positions) * self.step
 
+    def some(self, start: int, stop: int) -> Places:
+        """Those of some of the problems."""
+        return replace(self, start=self.start + start * self.apart, problems=min(stop, self.problems) - start)
+
     def view(self, x: Float[Tensor, "B H T W"]) -> Float[Tensor, "B m H t W"]:
         """The vectors at these positions, where they are in memory."""
         row, head, position, unit = x.stride()
@@ -85,13 +90,21 @@ class Places:
 @dataclass(frozen=True)
 class Tile:
     """Problems that look alike. Each query sees each key; or where `diagonal`, the first one, the second two, and so on; or what
-    `hidden`, which is added to the scores, lets it see. `fresh` says that no tile before has these queries."""
+    `hidden`, which is added to the scores, lets it see. `asks_first` says that no tile before has these queries, `seen_first`
+    that none before it or beside it has these keys. Its products are of numbers of `dtype`."""
 
     queries: Places
     keys: Places
     diagonal: bool
     hidden: Float[Tensor, "t s"] | None
-    fresh: bool
+    asks_first: bool
+    seen_first: bool
+    dtype: torch.dtype
+
+    def parts(self, count: int) -> Iterator[Tile]:
+        """So many of its problems at a time."""
+        for start in range(0, self.queries.problems, count):
+            yield replace(self, queries=self.queries.some(start, start + count), keys=self.keys.some(start, start + count))
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,15 @@ class Piece:
 
     pool: Int[Tensor, " keys"] | None
     tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The sets of a pattern; whether each query is one of a tile that `asks_first`, and each key of one that is `seen_first`."""
+
+    pieces: tuple[Piece, ...]
+    all_ask: bool
+    all_seen: bool
 
 
 class _Layout(NamedTuple):
@@ -128,27 +150,45 @@ def terms(pattern: Single) -> tuple[Term, ...] | None:
 
 
 @lru_cache(maxsize=256)
-def pieces(pattern: Single, first: int, keys: int, dtype: torch.dtype, device: torch.device) -> tuple[Piece, ...]:
+def fold(pattern: Single, first: int, keys: int, dtype: torch.dtype, device: torch.device) -> Folds:
     """The pieces of a pattern for queries at first .. keys-1 and keys at 0 .. keys-1."""
     found = terms(pattern)
     assert found is not None, f"{pattern} is not a union of sets that can be laid out"
     made: list[Piece] = []
-    asked = torch.zeros(keys - first, dtype=torch.bool)
+    asked, seen = _Known(keys - first), _Known(keys)
     for number, term in enumerate(found, 1):
         pool = _pool(term, keys)
-        layouts = () if pool is not None and not len(pool) else _layouts(term, first, keys)
-        shapes = [shape for layout in layouts for shape in _shapes(found[:number], layout, pool, first, keys)]
         tiles: list[Tile] = []
-        for queries, seen, diagonal, visible in shapes:
-            places = Places.of(queries - first)
-            fresh = not asked[places.table()].any()
-            asked[places.table()] = True
-            hidden = None
+        for queries, of_keys, diagonal, visible in _shapes(found[:number], pool, first, keys):
+            asks, sees, hidden = Places.of(queries - first), Places.of(of_keys), None
+            small = device.type == "cpu" and dtype.itemsize < 4 and asks.positions * sees.positions < LARGE
+            computed = torch.float32 if small else dtype
             if visible is not None:
-                hidden = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min / 2).to(device)
-            tiles.append(Tile(places, Places.of(seen), diagonal, hidden, fresh))
-        made.append(Piece(None if pool is None else pool.to(device), tuple(tiles)))
-    return tuple(made)
+                hidden = torch.zeros(visible.shape, dtype=computed, device=device)
+                hidden.masked_fill_(~visible.to(device), torch.finfo(computed).min / 2)
+            seen_first = pool is None and seen.first(sees)
+            tiles.append(Tile(asks, sees, diagonal, hidden, asked.first(asks), seen_first, computed))
+        if pool is not None:
+            seen.some[pool] = True
+            pool = pool.to(device)
+        made.append(Piece(pool, tuple(tiles)))
+    return Folds(tuple(made), bool(asked.sure.all()), bool(seen.sure.all()))
+
+
+class _Known:
+    """Positions that some tile before has, and those which one tile was surely the first to have."""
+
+    def __init__(self, length: int) -> None:
+        self.some, self.sure = torch.zeros(2, length, dtype=torch.bool)
+
+    def first(self, places: Places) -> bool:
+        """Whether a tile is the first to have any of its positions, each of them once."""
+        table = places.table()
+        first = places.rounds == 1 and not self.some[table].any()
+        self.some[table] = True
+        if first:
+            self.sure[table] = True
+        return first
 
 
 @lru_cache(maxsize=256)
@@ -176,7 +216,7 @@ def _layouts(term: Term, first: int, keys: int) -> Iterator[_Layout]:
     """Problems that cover a set."""
     match term.basic:
         case Local(width=width):
-            block = min(NEIGHBOURS, keys - first)
+            block = min(max(width // 2, 16), NEIGHBOURS, keys - first)
             starts = torch.arange(first, keys, block)[:, None]
             around = torch.arange(1 - width, block + (0 if term.causal else width - 1))
             yield _Layout(starts + torch.arange(block), starts + around)
@@ -207,8 +247,15 @@ Shape = tuple[Int[Tensor, "m t"], Int[Tensor, "m s"], bool, Bool[Tensor, "t s"] 
 """Queries, keys, whether these are a diagonal, and if they are none and something is hidden, what is visible."""
 
 
-def _shapes(found: tuple[Term, ...], layout: _Layout, pool: Tensor | None, first: int, keys: int) -> Iterator[Shape]:
-    """The last of some sets, without what the others allow, in problems of one size."""
+def _shapes(found: tuple[Term, ...], pool: Tensor | None, first: int, keys: int) -> Iterator[Shape]:
+    """The last of some sets, without what the others allow."""
+    if pool is None or len(pool):
+        for layout in _layouts(found[-1], first, keys):
+            yield from _alike(found, layout, pool, first, keys)
+
+
+def _alike(found: tuple[Term, ...], layout: _Layout, pool: Tensor | None, first: int, keys: int) -> Iterator[Shape]:
+    """Problems of one size, as many together as look alike."""
     queries, seen = layout
     asks = (queries >= first) & (queries < keys)
     there = (seen >= 0) & (seen < (keys if pool is None else len(pool)))

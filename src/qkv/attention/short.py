@@ -11,50 +11,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from qkv.attention.fold import Tile
 
-Grads = tuple[Tensor, Tensor, Tensor]
 BITS = 1 / math.log(2)  # in a nat: powers of 2 of very small numbers are quick, those of e are not
 ROWS = 128  # queries of a diagonal that are taken at once: what is hidden from all of them is never computed
+
+
+class Given(NamedTuple):
+    """Queries, keys and values of many texts that look alike."""
+
+    q: Float[Tensor, "n H t K"]
+    k: Float[Tensor, "n H s K"]
+    v: Float[Tensor, "n H s W"]
+
+
+class Whole(NamedTuple):
+    """What queries receive in all, the logarithms of their sums, and the gradients of what they receive."""
+
+    attended: Float[Tensor, "n H t W"]
+    sums: Float[Tensor, "n H t 1"]
+    gradient: Float[Tensor, "n H t W"]
+
+    def to(self, dtype: torch.dtype) -> Whole:
+        """The same with other numbers, but for the sums."""
+        return Whole(self.attended.to(dtype), self.sums, self.gradient.to(dtype))
 
 
 class Short(Protocol):
     """One way to do it."""
 
-    def attend(
-        self,
-        tile: Tile,
-        q: Float[Tensor, "n H t K"],
-        k: Float[Tensor, "n H s K"],
-        v: Float[Tensor, "n H s W"],
-        scale: float,
-    ) -> tuple[Float[Tensor, "n H t W"], Float[Tensor, "n H t"]]:
-        """What each query receives, and its sum."""
+    def attend(self, tile: Tile, given: Given, scale: float) -> tuple[Float[Tensor, "n H t W"], Float[Tensor, "n H t 1"]]:
+        """What each query receives, and the logarithm of its sum."""
         ...
 
-    def back(
-        self,
-        tile: Tile,
-        gradient: Float[Tensor, "n H t W"],
-        q: Float[Tensor, "n H t K"],
-        k: Float[Tensor, "n H s K"],
-        v: Float[Tensor, "n H s W"],
-        attended: Float[Tensor, "n H t W"],
-        sums: Float[Tensor, "n H t"],
-        scale: float,
-    ) -> Grads:
-        """The gradients of q, k and v."""
+    def back(self, tile: Tile, given: Given, whole: Whole, scale: float) -> Given:
+        """The gradients of queries, keys and values."""
         ...
 
 
 class Kernels:
-    """PyTorch's own kernels for a CPU. Keys and values must have the same width."""
+    """PyTorch's own kernels for a CPU."""
 
     FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
     TAKES = (
@@ -64,85 +67,67 @@ class Kernels:
 
     def __init__(self) -> None:
         self._forward, self._backward = (getattr(torch.ops.aten, self.FORWARD + end, None) for end in ("", "_backward"))
+        self._unknown = next(filter(None, map(self._differs, (self._forward, self._backward), self.TAKES)), "")
 
-    def declines(self, tile: Tile, k: Float[Tensor, "n H s K"], v: Float[Tensor, "n H s W"]) -> str:
-        """Why they are not used for a tile and such numbers, in words; empty where they are."""
-        for operator, takes in zip((self._forward, self._backward), self.TAKES, strict=True):
-            if operator is None:
-                return f"PyTorch {torch.__version__} has no {self.FORWARD}"
-            found = ", ".join(argument.name for argument in operator.default._schema.arguments)
-            if found != takes:
-                return f"the kernels of PyTorch {torch.__version__} take {found}, and not {takes}"
-        if v.device.type != "cpu":
-            return f"they are for a CPU, not for {v.device.type}"
-        if k.shape[3] != v.shape[3]:
-            return f"keys of width {k.shape[3]} and values of width {v.shape[3]} are not for them"
-        if v.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-            return f"they do not compute in {v.dtype}"
-        return ""
+    def _differs(self, operator: Any, takes: str) -> str:
+        """How an operator is not the one that was tested, in words."""
+        if operator is None:
+            return f"PyTorch {torch.__version__} has no {self.FORWARD}, or none that goes back"
+        found = ", ".join(argument.name for argument in operator.default._schema.arguments)
+        return "" if found == takes else f"the kernels of PyTorch {torch.__version__} take {found}, and not {takes}"
 
-    def attend(
-        self, tile: Tile, q: Tensor, k: Tensor, v: Tensor, scale: float
-    ) -> tuple[Float[Tensor, "n H t W"], Float[Tensor, "n H t"]]:
-        """What each query receives, and its sum."""
-        assert self._forward is not None
-        return self._forward(q, k, v, 0.0, tile.diagonal, attn_mask=tile.hidden, scale=scale)
+    def declines(self, x: Float[Tensor, "..."]) -> str:
+        """Why they are not for such vectors, in words; empty where they are."""
+        if x.device.type != "cpu":
+            return f"they are for a CPU, not for {x.device.type}"
+        if x.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+            return f"they do not compute in {x.dtype}"
+        return self._unknown
 
-    def back(
-        self,
-        tile: Tile,
-        gradient: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        attended: Tensor,
-        sums: Tensor,
-        scale: float,
-    ) -> Grads:
-        """The gradients of q, k and v."""
-        assert self._backward is not None
-        return self._backward(gradient, q, k, v, attended, sums, 0.0, tile.diagonal, attn_mask=tile.hidden, scale=scale)
+    def attend(self, tile: Tile, given: Given, scale: float) -> tuple[Float[Tensor, "n H t W"], Float[Tensor, "n H t 1"]]:
+        """What each query receives, and the logarithm of its sum."""
+        q, k, v = map(_padded, given, (given.v.shape[3], given.v.shape[3], given.k.shape[3]))
+        attended, sums = self._forward(q, k, v, 0.0, tile.diagonal, attn_mask=tile.hidden, scale=scale)  # pyright: ignore
+        return attended[..., : given.v.shape[3]], sums[..., None]
+
+    def back(self, tile: Tile, given: Given, whole: Whole, scale: float) -> Given:
+        """The gradients of queries, keys and values."""
+        keys, values = given.k.shape[3], given.v.shape[3]
+        q, k, v = map(_padded, given, (values, values, keys))
+        attended, gradient = _padded(whole.attended, keys), _padded(whole.gradient, keys)
+        how = (0.0, tile.diagonal)
+        found = self._backward(gradient, q, k, v, attended, whole.sums[..., 0], *how, attn_mask=tile.hidden, scale=scale)  # pyright: ignore
+        return Given(found[0][..., :keys], found[1][..., :keys], found[2][..., :values])
 
 
 class Products:
     """Matrix products, for as many texts at once as a processor's cache has room for."""
 
-    def attend(
-        self, tile: Tile, q: Tensor, k: Tensor, v: Tensor, scale: float
-    ) -> tuple[Float[Tensor, "n H t W"], Float[Tensor, "n H t"]]:
-        """What each query receives, and its sum."""
-        found, exact = q.shape[:3], torch.promote_types(q.dtype, torch.float32)
-        attended, sums = q.new_empty(*found, v.shape[3]), q.new_empty(*found, 1, dtype=exact)
-        q, k, v, out, total = (x.flatten(0, 1) for x in (q, k, v, attended, sums))
+    def attend(self, tile: Tile, given: Given, scale: float) -> tuple[Float[Tensor, "n H t W"], Float[Tensor, "n H t 1"]]:
+        """What each query receives, and the logarithm of its sum."""
+        found, exact = given.q.shape[:3], torch.promote_types(given.q.dtype, torch.float32)
+        attended, sums = given.q.new_empty(*found, given.v.shape[3]), given.q.new_empty(*found, 1, dtype=exact)
+        q, k, v, out, total = (x.flatten(0, 1) for x in (*given, attended, sums))
         for texts, rows, seen in _parts(tile, q, k):
-            scores = _scores(q[texts, rows] * scale, k[texts, :seen], rows, tile)
+            scores = _scores(tile, q[texts, rows] * scale, k[texts, :seen], rows)
             weights = torch.softmax(scores, -1)
             largest = weights.amax(-1, keepdim=True).to(exact)
             total[texts, rows] = scores.amax(-1, keepdim=True) - largest.log_()
             out[texts, rows] = torch.bmm(weights, v[texts, :seen])
-        return attended, sums[..., 0]
+        return attended, sums
 
-    def back(
-        self,
-        tile: Tile,
-        gradient: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        attended: Tensor,
-        sums: Tensor,
-        scale: float,
-    ) -> Grads:
-        """The gradients of q, k and v, those in lower precisions in fp32."""
-        found = tuple(torch.zeros(x.shape, dtype=sums.dtype, device=x.device) for x in (q, k, v))
-        means = (gradient * attended).sum(-1, keepdim=True, dtype=sums.dtype).flatten(0, 1)
+    def back(self, tile: Tile, given: Given, whole: Whole, scale: float) -> Given:
+        """The gradients of queries, keys and values, those of lower precisions in fp32."""
+        exact = whole.sums.dtype
+        found = Given(*(torch.zeros(x.shape, dtype=exact, device=x.device) for x in given))
         of_q, of_k, of_v = (x.flatten(0, 1) for x in found)
-        gradient, q, k, v = (x.flatten(0, 1) for x in (gradient, q, k, v))
-        sums = (sums * BITS).flatten(0, 1)[..., None]
+        gradient, q, k, v = (x.flatten(0, 1) for x in (whole.gradient, *given))
+        means = (whole.gradient * whole.attended).sum(-1, keepdim=True, dtype=exact).flatten(0, 1)
+        sums = (whole.sums * BITS).flatten(0, 1)
         for texts, rows, seen in _parts(tile, q, k):
             queries, keys, values = q[texts, rows], k[texts, :seen], v[texts, :seen]
             upstream, mean, total = gradient[texts, rows], means[texts, rows], sums[texts, rows]
-            scores = _scores(queries * (scale * BITS), keys, rows, tile)
+            scores = _scores(tile, queries * (scale * BITS), keys, rows)
             rounded = total.to(scores.dtype)
             if rounded.dtype != total.dtype:  # what rounding takes from the sums is given to the gradients
                 lost = (rounded - total).exp2_()
@@ -150,9 +135,14 @@ class Products:
             weights = scores.sub_(rounded).exp2_()
             of_v[texts, :seen] += torch.bmm(weights.transpose(1, 2), upstream)
             of_scores = torch.bmm(upstream, values.transpose(1, 2)).sub_(mean).mul_(weights).mul_(scale)
-            of_q[texts, rows] = torch.bmm(of_scores, keys).to(of_q.dtype)
+            of_q[texts, rows] = torch.bmm(of_scores, keys).to(exact)
             of_k[texts, :seen] += torch.bmm(of_scores.transpose(1, 2), queries)
-        return found[0], found[1], found[2]
+        return found
+
+
+def _padded(x: Float[Tensor, "n H t W"], width: int) -> Float[Tensor, "n H t wider"]:
+    """With zeros up to a width, which change no product: the kernels take keys and values of one width."""
+    return x if x.shape[3] >= width else pad(x, (0, width - x.shape[3]))
 
 
 KERNELS, PRODUCTS = Kernels(), Products()
@@ -170,7 +160,7 @@ def _parts(tile: Tile, q: Float[Tensor, "N t K"], k: Float[Tensor, "N s K"]) -> 
             yield slice(start, start + fit), rows, seen
 
 
-def _scores(q: Float[Tensor, "n t K"], k: Float[Tensor, "n s K"], rows: slice, tile: Tile) -> Float[Tensor, "n t s"]:
+def _scores(tile: Tile, q: Float[Tensor, "n t K"], k: Float[Tensor, "n s K"], rows: slice) -> Float[Tensor, "n t s"]:
     """Scores, tiny where a key is hidden."""
     keys = k.transpose(1, 2)
     if tile.hidden is not None:
