@@ -112,23 +112,29 @@ def growth(name: str, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
 
 
 HELD = """
-import resource, sys
+import re, sys
+from pathlib import Path
 sys.path.insert(0, {folder!r})
-from sparse_attention import PRECISIONS, Side, pattern, sparse
+from sparse_attention import PRECISIONS, Side, dense, pattern, sparse
 from qkv import device
+
+def mib(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
 device.prepare(0)
-side = Side({length}, PRECISIONS[{precision!r}], sparse(pattern({name!r}, {length})))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+name, length = {name!r}, {length}
+side = Side(length, PRECISIONS[{precision!r}], dense if name == "dense" else sparse(pattern(name, length)))
+side.once()  # lays the pattern out, and lets the allocator have what it needs
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 side.once()
-print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(mib("VmHWM"))
 """
 
 
 def held(name: str, length: int, precision: str) -> dict[str, Any]:
-    """What attention forth and back needs besides queries, keys and values, in MiB, by a process of its own."""
+    """The most memory that a process holds which attends forth and back, all of it, in MiB."""
     script = HELD.format(folder=str(Path(__file__).parent), length=length, precision=precision, name=name)
-    before, after = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
-    return {"before_mib": int(before) // 1024, "besides_mib": (int(after) - int(before)) // 1024}
+    return {"peak_mib": int(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)}
 
 
 def main() -> None:
@@ -146,6 +152,7 @@ def main() -> None:
             results.measure(what, lambda n=name, at=length, d=dtype: contest(n, at, d, options.rounds))
         for name in ("strided, merged", "fixed, merged"):
             results.measure({"growth": name, "precision": precision}, lambda n=name, d=dtype: growth(n, d, options.rounds))
+        for name in ("strided, merged", "fixed, merged"):
             what = {"held": name, "length": 65536, "precision": precision}
             results.measure(what, lambda n=name, p=precision: held(n, 65536, p))
 

@@ -49,6 +49,52 @@ def ponder(
     print(path)
 
 
+def pattern(
+    what: Annotated[str, typer.Argument(help="A run folder, a named model, or a pattern: 'Causal() & (Local(8) | Stride(8))'.")],
+    length: Annotated[int | None, typer.Option(help="Positions; without it four times the longest stride or block.")] = None,
+    side: Annotated[str | None, typer.Option(help="encoder or decoder, of a model that has both.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The picture; without it RUN/pattern.png, or pattern.png here.")] = None,
+) -> None:
+    """Who sees whom in every head, and how many hops connect any two positions: one picture, and what it comes to in words."""
+    from qkv.look import pattern as picture
+
+    found = picture.sight(_depth(what, side), length)
+    path = out or (Path(what) if Path(what).is_dir() else Path()) / "pattern.png"
+    picture.draw(found, what, path)
+    for line in (*found.says(), path):
+        print(line)
+
+
+def _depth(what: str, side: str | None) -> Any:
+    """The blocks of a run or a named model, or a pattern."""
+    from qkv.error import QkvError
+    from qkv.papers.catalogue import CATALOGUE, named
+    from qkv.spec.model import Joint, sides
+    from qkv.spec.pattern import Pattern
+    from qkv.spec.plain import parse
+    from qkv.store import load_spec
+
+    if Path(what).is_dir():
+        found = sides(load_spec(Path(what)).model)
+    elif what in CATALOGUE:
+        found = sides(named(what, Joint(37000)))
+    else:
+        try:
+            pattern = parse(what)
+        except QkvError as error:
+            raise QkvError(f"{what!r} is no run folder, no named model and no pattern: {error}") from error
+        if not isinstance(pattern, Pattern):
+            raise QkvError(f"{what!r} is no pattern, such as 'Causal() & (Local(8) | Stride(8))'")
+        if side is not None:
+            raise QkvError("a pattern by itself has no sides: leave out --side")
+        return pattern
+    if side is None:
+        return list(found.values())[-1]
+    if side not in found:
+        raise QkvError(f"{what} has no {side!r}, but: {', '.join(found)}")
+    return found[side]
+
+
 def _opened(run: Path, text: str, target: str | None) -> tuple[Any, str, str | None]:
     """A run, the text that it is to look at, and what a translator makes of that where nobody says it."""
     from qkv.decode.engine import load
