@@ -76,7 +76,7 @@ def main() -> None:
         return
     trials: list[Trial] = [
         ({"data": data, "pattern": name, "seed": seed}, made, (*DATA[data][:2], DATA[data][2][name], seed))
-        for seed, data, name in product(options.seeds, options.data, ("dense", "fixed", "strided"))
+        for data, seed, name in product(options.data, options.seeds, ("dense", "fixed", "strided"))
     ]
     held(results, trials, options.processes)
 

@@ -75,7 +75,7 @@ def _depth(what: str, side: str | None) -> Any:
     from qkv.store import load_spec
 
     if Path(what).is_dir():
-        found = sides(load_spec(Path(what)).model)
+        found = sides(load_spec(Path(what)))
     elif what in CATALOGUE:
         found = sides(named(what, Joint(37000)))
     else:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from qkv.attention.fold import terms
 from qkv.error import QkvError
-from qkv.spec.part import Attention, Depth
-from qkv.spec.pattern import Pattern, Single, by_head, periods
+from qkv.spec.part import Depth, own_attention
+from qkv.spec.pattern import Pattern, PerHead, Single, by_head, periods
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -94,20 +95,17 @@ class Sight:
 def sight(found: Pattern | Depth, length: int | None) -> Sight:
     """What a pattern by itself shows, met again and again; or the blocks of a stack. Without a length, four times the longest
     period. Raises QkvError where there is nothing to see."""
+    parts = [] if isinstance(found, Pattern) else [(each.heads, each.pattern) for each in own_attention(found)]
     if isinstance(found, Pattern):
-        patterns = [found]
-    else:
-        patterns = [s.pattern for block in found.tiled() for s in block.sublayers if isinstance(s, Attention)]
-    if not patterns:
+        parts = [(len(found.patterns) if isinstance(found, PerHead) else 1, found)]
+    if not parts:
         raise QkvError("no block has attention of its own: there is no pattern to look at")
-    length = length or min(LONGEST, max(32, 4 * max(max(periods(each), default=1) for each in patterns)))
-    if not 1 < length <= LONGEST:
-        raise QkvError(f"a picture has 2 to {LONGEST} positions, not {length}")
-    if isinstance(found, Pattern):
-        heads = len(getattr(found, "patterns", (found,)))
-        return Sight((Level(by_head(found, heads)),) * length, length)
-    counts = [s.heads for block in found.tiled() for s in block.sublayers if isinstance(s, Attention)]
-    return Sight(tuple(Level(by_head(each, heads)) for each, heads in zip(patterns, counts, strict=True)), length)
+    longest = max(max(periods(pattern), default=1) for _, pattern in parts)
+    length = length or min(LONGEST, max(32, 4 * longest))
+    if not longest <= length <= LONGEST:
+        raise QkvError(f"{length} positions are not enough for a stride or block of {longest}, or more than {LONGEST}")
+    levels = tuple(Level(by_head(pattern, heads)) for heads, pattern in parts)
+    return Sight(levels * length if isinstance(found, Pattern) else levels, length)
 
 
 def draw(found: Sight, title: str, path: Path) -> None:
@@ -156,14 +154,14 @@ def _hops(axis: Axes, found: Sight) -> None:
     hops = found.hops.clone()
     most = int(hops.max())
     shown = hops.masked_fill(hops < 0, most + 1).masked_fill(~found.pairs, most + 2)
-    shades = [plt.get_cmap("viridis_r")(0.08 + 0.84 * each / max(most, 1)) for each in range(most + 1)]
+    shades: list[Any] = [plt.get_cmap("viridis_r")(0.08 + 0.84 * each / max(most, 1)) for each in range(most + 1)]
     colours = [*shades, "crimson", "white"]
     axis.imshow(shown.numpy(), cmap=ListedColormap(colours), vmin=0, vmax=most + 2, interpolation="nearest")
     axis.set_title("hops between any two positions", fontsize=8)
     axis.set_xlabel("key", fontsize=7)
     axis.set_ylabel("query", fontsize=7)
     axis.tick_params(labelsize=6)
-    named = [(str(each), shades[each]) for each in range(most + 1)]
+    named: list[tuple[str, Any]] = [(str(each), shades[each]) for each in range(most + 1)]
     if bool((hops[found.pairs] < 0).any()):
         named.append(("never", "crimson"))
     if most <= 12:

@@ -5,6 +5,7 @@ Every choice is a value. `Stack(Block(Attention(8), FeedForward(2048)), depth=6)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qkv.error import QkvError
@@ -278,3 +279,9 @@ class Recurrence:
 
 
 Depth = Stack | Recurrence
+
+
+def own_attention(depth: Depth) -> Iterator[Attention]:
+    """The self-attention of blocks as they are met, from the lowest or first to the last."""
+    for block in depth.tiled():
+        yield from (sublayer for sublayer in block.sublayers if isinstance(sublayer, Attention))

@@ -251,7 +251,7 @@ class Either(Joinable):
         return self.first.keeps(j, now) | self.second.keeps(j, now)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class PerHead(Joinable):
     """Different patterns for different heads: the heads are dealt out evenly, the first ones to the first pattern (Child et al.
     2019, section 5.1)."""
@@ -262,6 +262,9 @@ class PerHead(Joinable):
         if not patterns or any(isinstance(each, PerHead) for each in patterns):
             raise QkvError("PerHead(...) takes the patterns of single heads, at least one: PerHead(Local(64), Stride(64))")
         object.__setattr__(self, "patterns", tuple(patterns))
+
+    def __repr__(self) -> str:
+        return f"PerHead({', '.join(map(str, self.patterns))})"
 
     @property
     def ahead(self) -> bool:

@@ -20,9 +20,12 @@ from qkv.spec.model import (
     Model,
     Pooling,
     known_places,
+    sides,
     with_places,
 )
 from qkv.spec.objective import Classify, Generate, MaskedWords, Translate
+from qkv.spec.part import own_attention
+from qkv.spec.pattern import periods
 from qkv.spec.run import Run
 from qkv.train.labels import Classifying
 from qkv.train.pairs import Translating
@@ -86,7 +89,8 @@ def _needed(run: Run) -> int:
 
 
 def refuse_misfit(run: Run, spec: Model) -> None:
-    """Raises QkvError where the shape of a model is not that of the objective, or it has too few places for the text."""
+    """Raises QkvError where the shape of a model is not that of the objective, or texts have more places than it knows, or fewer
+    than a stride of it is long."""
     wanted = {Translate: EncoderDecoder, Generate: DecoderOnly, MaskedWords: EncoderOnly, Classify: Classifier}
     shape = wanted.get(type(run.objective), EncoderDecoder)
     if not isinstance(spec, shape):
@@ -105,3 +109,10 @@ def refuse_misfit(run: Run, spec: Model) -> None:
             f"{run.model} knows {places} places, and texts of {run.longest} tokens need {needed}: make them shorter by "
             f"--longest {int(places) - needed + run.longest}"
         )
+    for attention in (each for depth in sides(spec).values() for each in own_attention(depth)):
+        period = max(periods(attention.pattern), default=0)
+        if period > needed:
+            raise QkvError(
+                f"a stride or block of {period} is longer than the {needed} positions of a text: {attention.pattern}. Say "
+                f"--longest {period} or more, or another pattern: --set '*.pattern=Causal() & Local(64)'"
+            )
