@@ -267,7 +267,7 @@ def _alike(found: tuple[Term, ...], layout: _Layout, pool: Tensor | None, first:
 
     rows = [slice(start, min(start + QUERIES, queries.shape[1])) for start in range(0, queries.shape[1], QUERIES)]
     changed = torch.zeros(len(queries) - 1, dtype=torch.bool)
-    for some in rows:
+    for some in rows if len(queries) > 1 else ():
         each = visible(slice(None), some)
         changed |= (each[1:] != each[:-1]).flatten(1).any(1)
     bounds = [0, *(changed.nonzero().flatten() + 1).tolist(), len(queries)]
@@ -303,10 +303,12 @@ def _cut(parts: list[Bool[Tensor, "_ s"]], rows: list[slice]) -> Iterator[tuple[
 
 def _bounds(visible: Bool[Tensor, "t s"]) -> Int[Tensor, "t three"]:
     """The first key that each query sees, that after the last one, and how many it sees; 0 where it sees none."""
-    number = torch.arange(1, visible.shape[1] + 1) * visible
-    low = number.masked_fill(~visible, visible.shape[1] + 1).amin(1) - 1
-    seen = visible.sum(1)
-    return torch.stack([low * (seen > 0), number.amax(1), seen], 1)
+    queries, keys = visible.shape
+    if visible.all():
+        return torch.tensor([0, keys, keys]).expand(queries, 3)
+    seen, numbers = visible.sum(1), visible.byte()
+    low, high = numbers.argmax(1), keys - numbers.flip(1).argmax(1)
+    return torch.stack([low, high, seen], 1) * (seen > 0)[:, None]
 
 
 def _visible(found: tuple[Term, ...], queries: Int[Tensor, "m t"], keys: Int[Tensor, "m s"]) -> Bool[Tensor, "m t s"]:
