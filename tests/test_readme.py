@@ -152,6 +152,36 @@ def test_the_page_on_bytes_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert all((tmp_path / name).is_file() for name in ("digits.png", "new.wav", "sheet.png", "whole.png"))
 
 
+def test_the_page_on_sparse_attention_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, and those of the README, on smaller files and texts; what `qkv look pattern` prints is what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
+    some = bytes(random.Random(1).choices(range(256), k=30 * 784))
+    sizes = b"".join(size.to_bytes(4, "big") for size in (30, 28, 28))
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x03" + sizes + some))
+    (tmp_path / "enwik8").write_bytes(some[:2000])
+    (tmp_path / "enwik8.gz").write_bytes(gzip.compress(some[:5000]))
+    (tmp_path / "book.txt").write_text("".join(f"It was a {a} and {b} one, said {a}.\n" for a in WORDS for b in WORDS))
+    page = (Path(__file__).parents[1] / "docs" / "sparse.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    blocks.append(("", next(block for block in BLOCKS if "qkv look pattern" in block)))
+    models = "from qkv.spec.part import *\nfrom qkv.spec.pattern import *\n"
+    for kind, block in blocks:
+        if kind == "python":
+            exec(models + block.replace("65536", "600").replace("strided(256)", "strided(16)"), {})
+        lines = block.splitlines()
+        for number, line in enumerate(lines):
+            if not line.startswith(("qkv ", "$ qkv ")):
+                continue
+            said = re.sub(r"--minutes \d+", "", line.removeprefix("$ "))
+            said = said.replace("65536", "256").replace("[256,256]", "[16,16]").replace("(256)", "(16)")
+            arguments = shlex.split(said)[1:] + (SMALL if " train " in line else [])
+            result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+            if line.startswith("$ "):
+                assert result.stdout.splitlines() == lines[number + 1 : number + 4]
+
+
 @pytest.mark.parametrize("name", ["gpt-tiny", "bert-tiny"])
 def test_the_models_beside_each_other_are_those_of_the_catalogue(name: str) -> None:
     page = (Path(__file__).parents[1] / "docs" / "shapes.md").read_text(encoding="utf-8")

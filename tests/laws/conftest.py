@@ -242,7 +242,7 @@ def specs() -> dict[str, Spec]:
         "sparse in turns": _everywhere(
             gpt, lambda s: Stack(*(_seen(s.blocks[0], Causal() & each) for each in (SameBlock(4), Summary(4, 2))), depth=s.depth)
         ),
-        "two-sided, sparse": _attending(bert, pattern=Local(2) | Stride(3)),
+        "two-sided, sparse": _attending(bert, pattern=Local(3) | Stride(3)),
         "sparse on both sides": _sparse_sides(pair),
         "universal, sparse": _recurrent(_sparse_sides(pair), halt=RULES[STAYS]),
         "universal decoder, sparse": _recurrent(
