@@ -13,6 +13,7 @@ from torch import Tensor
 from qkv.attention.sight import Padded, Plain
 from qkv.model.transformer import AnyModel, EncoderDecoder, build
 from qkv.papers.catalogue import CATALOGUE
+from qkv.spec.cell import Cell, Node
 from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Stays
 from qkv.spec.model import Classifier, FirstToken, Joint, Separate, SourceAndTarget, Untied, Vocabulary
 from qkv.spec.model import DecoderOnly as DecoderSpec
@@ -32,6 +33,7 @@ from qkv.spec.part import (
     Stack,
     Sublayer,
     Swish,
+    Unit,
 )
 from qkv.spec.pattern import Both, Causal, Either, Local, PerHead, SameBlock, Stride, Summary
 from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
@@ -51,11 +53,26 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 def _small(sublayer: Sublayer, heads: int = HEADS) -> Sublayer:
     if isinstance(sublayer, FeedForward | SeparableFeedForward):
         return replace(sublayer, hidden=HIDDEN)
+    if not isinstance(sublayer, Attention | MemoryAttention):
+        return sublayer
     cut: dict[str, Any] = {"heads": max(min(sublayer.heads, heads), _patterns(sublayer))}
     cut |= {"head_width": 4} if isinstance(sublayer.head_width, int) else {}
     if isinstance(sublayer, Attention):
         cut |= {"pattern": _close(sublayer.pattern)} | ({"key_width": 2} if isinstance(sublayer.key_width, int) else {})
     return replace(sublayer, **cut)
+
+
+def _mapped(unit: Unit, change: Callable[[Any], Any], dropout: float | None = None) -> Unit:
+    """A block or a cell with other sublayers in the places of its own."""
+    dropout = unit.dropout if dropout is None else dropout
+    if not isinstance(unit, Cell):
+        return Block(*map(change, unit.sublayers), norm=unit.norm, dropout=dropout)
+
+    def node(each: Node) -> Node:
+        left, right = (replace(branch, layer=change(branch.layer)) for branch in each.branches)
+        return replace(each, left=left, right=right)
+
+    return Cell(*map(node, unit.nodes), norm=unit.norm, dropout=dropout)
 
 
 def _patterns(sublayer: Sublayer) -> int:
@@ -84,7 +101,7 @@ def _close(pattern: Any) -> Any:
             return pattern
 
 
-def _each(stack: Depth, change: Callable[[Block], Block]) -> Depth:
+def _each(stack: Depth, change: Callable[[Any], Unit]) -> Depth:
     if isinstance(stack, Recurrence):
         return replace(stack, block=change(stack.block))
     return Stack(*(change(block) for block in stack.blocks), depth=stack.depth, bias=stack.bias)
@@ -95,7 +112,7 @@ def _everywhere(spec: AnySpec, change: Callable[[Depth], Depth]) -> AnySpec:
     return replace(spec, **{name: change(getattr(spec, name)) for name in sides})
 
 
-def _in_all(spec: AnySpec, change: Callable[[Block], Block]) -> AnySpec:
+def _in_all(spec: AnySpec, change: Callable[[Any], Unit]) -> AnySpec:
     return _everywhere(spec, lambda stack: _each(stack, change))
 
 
@@ -127,8 +144,8 @@ def _sparse_sides(spec: PairSpec) -> PairSpec:
 def shrunk(spec: AnySpec) -> AnySpec:
     """The same model, small: its width, hidden width, heads and depth are cut, and nothing else."""
 
-    def small(block: Block) -> Block:
-        return Block(*map(_small, block.sublayers), norm=block.norm, dropout=block.dropout)
+    def small(block: Unit) -> Unit:
+        return _mapped(block, _small)
 
     def shallow(stack: Depth) -> Depth:
         if isinstance(stack, Recurrence):
@@ -206,8 +223,8 @@ def _alike(one: Spec, other: Spec) -> bool:
     """Whether two models differ in nothing but how many heads they have and how much they drop."""
 
     def bare(spec: Spec) -> Spec:
-        def plain(block: Block) -> Block:
-            return Block(*(_small(s, 4) for s in block.sublayers), norm=block.norm)
+        def plain(block: Unit) -> Unit:
+            return _mapped(block, lambda each: _small(each, 4), dropout=0.0)
 
         return replace(_in_all(spec, plain), width=16, embedding=replace(spec.embedding, dropout=0.0))
 
@@ -244,6 +261,8 @@ def specs() -> dict[str, Spec]:
         ),
         "two-sided, sparse": _attending(bert, pattern=Local(3) | Stride(3)),
         "sparse on both sides": _sparse_sides(pair),
+        "universal evolved, halting": _recurrent(found["evolved-tiny"], halt=RULES[STAYS]),
+        "universal evolved writer": _recurrent(found["evolved-gpt-tiny"], halt=RULES[GOES_ON]),
         "universal, sparse": _recurrent(_sparse_sides(pair), halt=RULES[STAYS]),
         "universal decoder, sparse": _recurrent(
             _attending(gpt, pattern=Causal() & (SameBlock(4) | Summary(4, 1))), halt=RULES[STAYS]
@@ -342,8 +361,8 @@ def pair_spec(request: pytest.FixtureRequest) -> PairSpec:
 def calm_model(pair_spec: PairSpec) -> EncoderDecoder:
     """Its module without dropout."""
 
-    def calm(block: Block) -> Block:
-        return Block(*block.sublayers, norm=block.norm)
+    def calm(block: Unit) -> Unit:
+        return _mapped(block, lambda each: each, dropout=0.0)
 
     return stirred(replace(_in_all(pair_spec, calm), embedding=replace(pair_spec.embedding, dropout=0.0)))
 

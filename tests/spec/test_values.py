@@ -13,7 +13,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import data, halt, model, objective, part, plain, position, run, score, world
+from qkv.spec import cell, data, halt, model, objective, part, plain, position, run, score, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
@@ -39,6 +39,11 @@ EXAMPLES: list[Any] = [
     *(halt.AllSteps(), halt.Interpolated(), halt.Mean(), halt.GoesOn(), halt.Stays()),
     halt.Halt(0.8, halt.Mean(), halt.Stays(), 0.1, 1.0),
     part.Recurrence(Block(Attention(2), norm=PreNorm()), 5, position.NoSignal(), halt.Halt(bias=1.0)),
+    *(cell.Dense(False), cell.Gate(False), cell.Convolution(3, 2, Causal(), False), cell.Separable(5, Causal(), False)),
+    *(cell.Depthwise(3, Causal()), cell.Lightweight(7, 4, Causal()), cell.Identity(), cell.Dead(), cell.AsInput()),
+    *(cell.NoActivation(), cell.Add(), cell.Multiply(), cell.Concatenate(), cell.Branch(0, cell.Dense(), 0.5, True, part.ReLU())),
+    cell.Node(cell.Branch(norm=True), cell.Branch(0, cell.Gate(), 2.0, True), cell.Multiply(), True),
+    cell.Cell(cell.Node(cell.Branch()), cell.Node(cell.Branch(1), cell.Branch(0)), norm=PreNorm(1e-6), dropout=0.25),
     *(position.Coordinates(Learned(9), position.LearnedStep()), position.LearnedStep(), position.NoSignal()),
     *(Full(), Causal(), Local(4), Stride(5), SameBlock(6), Summary(8, 2, 1), score.Dot(), score.ScaledDot()),
     *(Causal() & Local(4), Local(4) | Stride(5), PerHead(Local(3), Causal() & SameBlock(4))),
@@ -157,6 +162,24 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: Learned(0), "Learned.longest must be a whole number of at least 1, not 0"),
         (lambda: Learned(2.0), "Learned.longest"),  # type: ignore[arg-type]
         (lambda: Learned(True), "Learned.longest"),
+        (lambda: cell.Branch(-1), "Branch.input is 0, the input of the cell, or the number of a node, not -1"),
+        (lambda: cell.Branch(0, cell.Identity(), 2.0), r"Identity\(\) keeps the width of what comes in"),
+        (lambda: cell.Branch(0, cell.Dense(), 0.0), "Branch.width is a multiple of the model's, more than 0, not 0.0"),
+        (lambda: cell.Convolution(0), "Convolution.reach must be a whole number of at least 1, not 0"),
+        (lambda: cell.Lightweight(3, 0), "Lightweight.shared must be"),
+        (lambda: cell.Node(cell.Branch(layer=cell.Dead())), "two branches, of which one at most is Dead"),
+        (lambda: cell.Node(cell.Branch(norm=True), cell.Branch(), shared=True), "branches that share a norm both have one"),
+        (lambda: cell.Cell(), "a Cell needs at least one Node"),
+        (lambda: cell.Cell(cell.Node(cell.Branch(1))), "node 1 takes the result of node 1, which is not made before it"),
+        (
+            lambda: cell.Cell(cell.Node(cell.Branch(0, cell.Dense(), 0.3))).widths(16),
+            "0.3 times the width of 16 has no whole number",
+        ),
+        (
+            lambda: cell.Cell(cell.Node(cell.Branch(0, cell.Lightweight(3, 3)))).widths(16),
+            "among 3 channels, and cannot among 16",
+        ),
+        (lambda: cell.Cell(cell.Node(cell.Branch(0, Attention(3)))).widths(16), "a width of 16 cannot be shared by 3 heads"),
         (lambda: Rotary(0.0), "Rotary.base must be more than 0, such as 10000, not 0.0"),
         (lambda: Relative(2, 128), "Relative needs some buckets and a distance beyond the 0 exact ones"),
         (lambda: Relative(32, 8), "beyond the 8 exact ones"),
@@ -257,5 +280,5 @@ def test_a_value_of_another_kind_cannot_take_a_place() -> None:
 
 def test_there_are_no_two_entries_of_one_kind_and_size() -> None:
     made = [named(name, Joint(100)) for name in CATALOGUE]
-    assert len(made) == 32 and len(set(made)) == 32
+    assert len(made) == 38 and len(set(made)) == 38
     assert {type(spec).__name__ for spec in made} == {"EncoderDecoder", "DecoderOnly", "EncoderOnly"}

@@ -30,21 +30,21 @@ def _joined(x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B T D"]:
 
 class Attention(nn.Module):
     """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2.2); q, k and v are one map, in that
-    order."""
+    order. What comes in and goes out is as wide as the model, unless something else is said."""
 
-    def __init__(self, spec: part.Attention, width: int) -> None:
+    def __init__(self, spec: part.Attention, width: int, inputs: int | None = None, outputs: int | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.head_width, self.key_width = part.head_width(spec, width), part.key_width(spec, width)
         self.kv_heads = part.kv_heads(spec)
         self.widths = spec.heads * self.key_width, self.kv_heads * self.key_width, self.kv_heads * self.head_width
-        self.qkv = Linear(width, sum(self.widths), bias=spec.offset)
-        self.out = Linear(spec.heads * self.head_width, width, bias=spec.offset)
+        self.qkv = Linear(inputs or width, sum(self.widths), bias=spec.offset)
+        self.out = Linear(spec.heads * self.head_width, outputs or width, bias=spec.offset)
         self._turn = Turn(spec.rotate, self.key_width) if isinstance(spec.rotate, Rotary) else None
         self._forgets = any(forgets(pattern) for _, pattern in by_head(spec.pattern, spec.heads))
         self._linear_bias = LinearBias(spec.heads) if isinstance(spec.bias, ALiBi) else None
 
-    def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T O"]:
         qkv, recurring = self.qkv(x), ctx.recurring
         if recurring is not None:
             qkv = recurring.shown(ctx.path, qkv)
@@ -92,7 +92,7 @@ class Attention(nn.Module):
         pattern, sight, score = self.spec.pattern, ctx.sight, self.spec.score
         biased = self._linear_bias is not None or ctx.bias is not None
 
-        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             first = slot.length
             made = qkv(x) if recurring is None else recurring.shown(ctx.path, qkv(x))
             q, k, v = self._by_head(made[:, None], first)
@@ -123,7 +123,7 @@ class Attention(nn.Module):
         assert ctx.state is not None, "a step remembers"
         qkv, out, state, recurring = self.qkv.product(), self.out.product(), ctx.state, ctx.recurring
 
-        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             made = qkv(x) if recurring is None else recurring.shown(ctx.path, qkv(x))
             q, k, v = self._by_head(made[:, None], state.length)
             attended = self._kept(q, k, v, replace(ctx, first=state.length), state).reshape(len(made), -1)
@@ -149,17 +149,18 @@ class Attention(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """Multi-head attention of the decoder to the encoder's memory (Vaswani et al. 2017, section 3.2.3)."""
+    """Multi-head attention of the decoder to the encoder's memory (Vaswani et al. 2017, section 3.2.3). What comes in and goes
+    out is as wide as the memory, unless something else is said."""
 
-    def __init__(self, spec: part.MemoryAttention, width: int) -> None:
+    def __init__(self, spec: part.MemoryAttention, width: int, inputs: int | None = None, outputs: int | None = None) -> None:
         super().__init__()
         self.spec = spec
         wide = spec.heads * part.head_width(spec, width)
-        self.q = Linear(width, wide, bias=spec.offset)
+        self.q = Linear(inputs or width, wide, bias=spec.offset)
         self.kv = Linear(width, 2 * wide, bias=spec.offset)
-        self.out = Linear(wide, width, bias=spec.offset)
+        self.out = Linear(wide, outputs or width, bias=spec.offset)
 
-    def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T D"]:
+    def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T O"]:
         memory, recurring = self._memory(ctx), ctx.recurring
         q = self.q(x) if recurring is None else recurring.spread(self.q(x))
         rows, length, _ = q.shape
@@ -188,7 +189,7 @@ class MemoryAttention(nn.Module):
             return self._alone(memory)
         into, out, score = self.q.product(), self.out.product(), self.spec.score
 
-        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             q = into(x) if recurring is None else recurring.spread(into(x))
             rows = q.shape[0]
             q = q.view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
@@ -211,7 +212,7 @@ class MemoryAttention(nn.Module):
         values = (self.out.weight.unflatten(1, (heads, -1)).transpose(0, 1) @ v.transpose(1, 2)).transpose(0, 1).flatten(1)
         into, out = of_few_rows(keys, offset), of_few_rows(values, self.out.bias)
 
-        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             weights = into(x).view(len(x), heads, length).softmax(2)
             return out(weights.flatten(1))
 

@@ -15,7 +15,7 @@ from qkv.model.recurring import Recurring
 from qkv.model.state import Path, State
 from qkv.model.trace import Trace
 
-Step = Callable[[Float[Tensor, "R D"]], Float[Tensor, "R D"]]  # what a part does to the next token of every row
+Step = Callable[[Float[Tensor, "R D"]], Float[Tensor, "R E"]]  # what a part does to the next token of every row
 
 
 @dataclass(frozen=True, slots=True)

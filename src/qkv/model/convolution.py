@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,26 +12,26 @@ from qkv.model.context import Context, Step
 from qkv.model.feedforward import ACTIVATIONS
 from qkv.model.linear import Linear
 from qkv.model.state import Path, Tail
-from qkv.spec import part
+from qkv.spec import cell, part
 from qkv.spec.pattern import Causal, Full
 
 
-class Neighbourhood(nn.Module):
-    """Each channel summed over the positions around it, with a weight for each distance: a depthwise convolution.
+class Near(nn.Module):
+    """What sees the positions around each: `reach` of them, `rate` from one to the next.
 
     What is not there counts as zero: padding, other documents of the row, and what lies before the text or after it. With the
     pattern `Causal()` a position sees itself and those before it; else as many on either side, and one more after it where the
     neighbourhood is even.
     """
 
-    def __init__(self, channels: int, reach: int, pattern: Full | Causal) -> None:
+    def __init__(self, reach: int, pattern: Full | Causal, rate: int = 1) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(reach, channels))
-        self.before = reach - 1 if isinstance(pattern, Causal) else (reach - 1) // 2
-        self.after = reach - 1 - self.before
+        self.reach, self.rate = reach, rate
+        self.before = rate * (reach - 1 if isinstance(pattern, Causal) else (reach - 1) // 2)
+        self.after = rate * (reach - 1) - self.before
 
-    def forward(self, x: Float[Tensor, "B T D"], ctx: Context, path: Path) -> Float[Tensor, "B T D"]:
-        """`path` is where a state remembers what came before."""
+    def taps(self, x: Float[Tensor, "B T D"], ctx: Context, path: Path) -> Iterator[Float[Tensor, "B T D"]]:
+        """What every position has at each distance, from the first; `path` is where a state remembers what came before."""
         length = x.shape[1]
         present = ctx.sight.present(ctx.first, length)
         if present is not None:
@@ -39,16 +41,90 @@ class Neighbourhood(nn.Module):
         else:
             assert not self.after, "who decodes does not see the future"
             padded = ctx.state.tail(path).append(x, self.before)
+        for start in range(0, self.rate * self.reach, self.rate):
+            near = padded[:, start : start + length]
+            together = ctx.sight.together(ctx.first, length, start - self.before)
+            yield near if together is None else near * together[..., None]
+
+    def window(self, tail: Tail, x: Float[Tensor, "R D"]) -> Float[Tensor, "R reach D"]:
+        """The same for one more token of every row, given what came before."""
+        return tail.append(x[:, None], self.before)[:, :: self.rate]
+
+
+class Neighbourhood(Near):
+    """Each channel summed over the positions around it, with a weight for each distance: a depthwise convolution."""
+
+    def __init__(self, channels: int, reach: int, pattern: Full | Causal) -> None:
+        super().__init__(reach, pattern)
+        self.weight = nn.Parameter(torch.empty(reach, channels))
+
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context, path: Path) -> Float[Tensor, "B T D"]:
+        """`path` is where a state remembers what came before."""
         result = torch.zeros_like(x)
-        for tap, weight in enumerate(self.weight):
-            near = padded[:, tap : tap + length]
-            together = ctx.sight.together(ctx.first, length, tap - self.before)
-            result = torch.addcmul(result, near if together is None else near * together[..., None], weight)
+        for near, weight in zip(self.taps(x, ctx, path), self.kernel(), strict=True):
+            result = torch.addcmul(result, near, weight)
         return result
 
     def step(self, tail: Tail, x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
         """`forward` for one more token of every row, given what came before."""
-        return torch.einsum("rkd,kd->rd", tail.append(x[:, None], self.before), self.weight)
+        return torch.einsum("rkd,kd->rd", self.window(tail, x), self.kernel())
+
+    def kernel(self) -> Float[Tensor, "reach D"]:
+        """The weight of each distance and channel."""
+        return self.weight
+
+
+class Averaged(Neighbourhood):
+    """A depthwise convolution whose weights are a softmax over the distances, and the same for `shared` channels beside each
+    other (Wu et al. 2019, section 3)."""
+
+    def __init__(self, spec: cell.Lightweight, channels: int) -> None:
+        super().__init__(channels // spec.shared, spec.reach, spec.pattern)
+        self.shared = spec.shared
+
+    def kernel(self) -> Float[Tensor, "reach D"]:
+        """The weight of each distance and channel."""
+        return self.weight.softmax(0).repeat_interleave(self.shared, 1)
+
+
+class Patches(Near):
+    """Each channel of the result from all channels of all positions around it: a convolution as one usually means it."""
+
+    def __init__(self, spec: cell.Convolution, inputs: int, outputs: int) -> None:
+        super().__init__(spec.reach, spec.pattern, spec.rate)
+        self.out = Linear(spec.reach * inputs, outputs, bias=spec.offset)
+
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context, path: Path) -> Float[Tensor, "B T E"]:
+        """`path` is where a state remembers what came before."""
+        return self.out(torch.cat(list(self.taps(x, ctx, path)), -1))
+
+    def step(self, tail: Tail, x: Float[Tensor, "R D"]) -> Float[Tensor, "R E"]:
+        """`forward` for one more token of every row, given what came before."""
+        return self.out.product()(self.window(tail, x).flatten(1))
+
+
+class Reaching(nn.Module):
+    """A convolution as a layer of its own, and the map that joins its channels if it is a separable one."""
+
+    def __init__(self, near: Neighbourhood | Patches, out: Linear | None = None) -> None:
+        super().__init__()
+        self.near, self.out = near, out
+
+    def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T E"]:
+        x = _convolved(self.near, x, ctx)
+        return x if self.out is None else self.out(x)
+
+    def stepper(self, ctx: Context) -> Step:
+        """`forward` for one more token of every row at a time."""
+        near = _stepper(self.near, ctx)
+        if self.out is None:
+            return near
+        out = self.out.product()
+        return lambda x: out(near(x))
+
+    def stay(self, ctx: Context) -> None:
+        """A step of a recurrence at which every position has halted: it shows what it showed before."""
+        _stay(self.near, ctx)
 
 
 class SeparableFeedForward(nn.Module):
@@ -75,23 +151,27 @@ class SeparableFeedForward(nn.Module):
 
     def stay(self, ctx: Context) -> None:
         """A step of a recurrence at which every position has halted: it shows what it showed before."""
-        assert ctx.state is not None and ctx.recurring is not None, "without a state, nobody asks"
-        for near, within in ((self.first, ctx.at("first")), (self.second, ctx.at("second"))):
-            shown = ctx.recurring.last(within.path)
-            ctx.state.tail(within.path).append(shown.view(len(shown), -1, shown.shape[-1]), near.before)
+        _stay(self.first, ctx.at("first"))
+        _stay(self.second, ctx.at("second"))
 
 
-def _convolved(near: Neighbourhood, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+def _stay(near: Near, ctx: Context) -> None:
+    assert ctx.state is not None and ctx.recurring is not None, "without a state, nobody asks"
+    shown = ctx.recurring.last(ctx.path)
+    ctx.state.tail(ctx.path).append(shown.view(len(shown), -1, shown.shape[-1]), near.before)
+
+
+def _convolved(near: Neighbourhood | Patches, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T E"]:
     if ctx.recurring is None:
         return near(x, ctx, ctx.path)
     return ctx.recurring.own(near(ctx.recurring.shown(ctx.path, x), ctx, ctx.path))
 
 
-def _stepper(near: Neighbourhood, ctx: Context) -> Step:
+def _stepper(near: Neighbourhood | Patches, ctx: Context) -> Step:
     assert ctx.state is not None, "a step remembers"
     tail, recurring = ctx.state.tail(ctx.path), ctx.recurring
 
-    def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+    def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R E"]:
         seen = x if recurring is None else recurring.shown(ctx.path, x)
         found = near.step(tail, seen)
         return found if recurring is None else recurring.own(found)

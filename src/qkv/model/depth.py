@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from qkv.model.block import AnyNorm, Block, closing, in_a_row, normaliser
+from qkv.model.cell import Cell, unit
 from qkv.model.context import Context, Step
 from qkv.model.position import RelativeBias
 from qkv.model.recurrence import Recurrence
@@ -24,7 +25,7 @@ class Stack(nn.Module):
     def __init__(self, spec: part.Stack, width: int) -> None:
         super().__init__()
         blocks = spec.tiled()
-        self.blocks = nn.ModuleList(Block(block, width) for block in blocks)
+        self.blocks = nn.ModuleList(unit(block, width) for block in blocks)
         self.norm = closing(blocks[-1].norm, width)
         self.recomputes = False
         self.bias = nn.Identity() if isinstance(spec.bias, NoBias) else RelativeBias(spec.bias, spec.heads().pop())
@@ -32,10 +33,10 @@ class Stack(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
         ctx = self._biased(ctx)
         for level, block in enumerate(self.blocks):
-            x = self._through(cast(Block, block), x, ctx.at(str(level)))
+            x = self._through(cast(Block | Cell, block), x, ctx.at(str(level)))
         return self.norm(x)
 
-    def _through(self, block: Block, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
+    def _through(self, block: Block | Cell, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T D"]:
         """A block; if it is to be computed anew on the way back, what it has in between is forgotten meanwhile. Its dropout is a
         function of the step, and so the same again (Child et al. 2019, section 5.4)."""
         if not (self.recomputes and torch.is_grad_enabled()):
@@ -45,7 +46,7 @@ class Stack(nn.Module):
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time."""
         ctx = self._biased(ctx)
-        steps = [cast(Block, block).stepper(ctx.at(str(level))) for level, block in enumerate(self.blocks)]
+        steps = [cast(Block | Cell, block).stepper(ctx.at(str(level))) for level, block in enumerate(self.blocks)]
         return in_a_row(steps if isinstance(self.norm, nn.Identity) else [*steps, normaliser(cast(AnyNorm, self.norm))])
 
     def _biased(self, ctx: Context) -> Context:

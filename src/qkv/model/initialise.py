@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from qkv.model.attention import Attention, MemoryAttention
 from qkv.model.block import Residual
+from qkv.model.cell import Cell
 from qkv.model.convolution import Neighbourhood
 from qkv.model.embedding import Embedding, Table
 from qkv.model.linear import Linear
@@ -98,7 +99,8 @@ def _missing(attention: Attention | MemoryAttention) -> float:
 
 def _back(model: nn.Module) -> set[nn.Module]:
     """The maps whose result is added to the residual stream."""
-    return {module.sublayer.out for module in model.modules() if isinstance(module, Residual)}
+    found: set[nn.Module] = {module.sublayer.out for module in model.modules() if isinstance(module, Residual)}
+    return found.union(*(module.back() for module in model.modules() if isinstance(module, Cell)))
 
 
 class _Draw:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from qkv.model.block import AnyNorm, Block, closing, normaliser
+from qkv.model.block import AnyNorm, closing, normaliser
+from qkv.model.cell import unit
 from qkv.model.context import Context, Step
 from qkv.model.position import Signal
 from qkv.model.recurring import Recurring
@@ -42,7 +43,7 @@ class Recurrence(nn.Module):
     def __init__(self, spec: part.Recurrence, width: int) -> None:
         super().__init__()
         self.spec = spec
-        self.block = Block(spec.block, width)
+        self.block = unit(spec.block, width)
         self.norm = closing(spec.block.norm, width)
         self.signal = Signal(spec.signal, spec.steps, width)
         self.halting = nn.Linear(width, 1) if isinstance(spec.halt, Halt) else None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qkv.error import unknown
-from qkv.papers import bart, bert, gpt, sparse, t5, transformer, universal
+from qkv.papers import bart, bert, evolved, gpt, sparse, t5, transformer, universal
 from qkv.spec.data import AtMost
 from qkv.spec.model import Model, Vocabulary
 from qkv.spec.run import Adam, Batching, Checkpoints, Clip, Cosine, Noam, NoClip, Schedule
@@ -58,9 +58,15 @@ CATALOGUE: dict[str, Entry] = {
     "universal-tiny": Entry(universal.universal_tiny, "after Dehghani et al. 2018", AN_HOUR),
     "universal-small": Entry(universal.universal_small, "Dehghani et al. 2018"),
     "universal-base": Entry(universal.universal_base, "Dehghani et al. 2018"),
+    "evolved-tiny": Entry(evolved.evolved_tiny, "So et al. 2019", AN_HOUR),
+    "evolved-base": Entry(evolved.evolved_base, "So et al. 2019"),
+    "evolved-big": Entry(evolved.evolved_big, "So et al. 2019"),
+    "evolved-deep": Entry(evolved.evolved_deep, "So et al. 2019"),
+    "universal-evolved-tiny": Entry(evolved.universal_evolved_tiny, "after So et al. 2019", AN_HOUR),
     "gpt-tiny": Entry(gpt.gpt_tiny, "after Radford et al. 2019", _language(0.002, 256, 2048)),
     "gpt-mini": Entry(gpt.gpt_mini, "after Radford et al. 2019", _language(0.001, 256, 4096)),
     "universal-gpt-tiny": Entry(universal.universal_gpt_tiny, "after Dehghani et al. 2018", _language(0.001, 256, 2048)),
+    "evolved-gpt-tiny": Entry(evolved.evolved_gpt_tiny, "after So et al. 2019", _language(0.001, 256, 2048)),
     "universal-bert-tiny": Entry(universal.universal_bert_tiny, "after Dehghani et al. 2018", _language(0.001, 128, 4096)),
     "sparse-tiny": Entry(sparse.sparse_tiny, "after Child et al. 2019", _sparse(0.001, 2048, 8192, 200)),
     "sparse-digits": Entry(sparse.sparse_digits, "after Child et al. 2019", _sparse(0.002, 784, 12544, 200)),

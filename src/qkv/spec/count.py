@@ -5,6 +5,21 @@ A multiply-add is two operations; norms, activations, softmax and sums are not c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from qkv.spec.cell import (
+    Branch,
+    Cell,
+    Convolution,
+    Dead,
+    Dense,
+    Depthwise,
+    Gate,
+    Identity,
+    Lightweight,
+    Separable,
+    branch_width,
+)
 from qkv.spec.halt import Halt
 from qkv.spec.model import (
     AllThree,
@@ -26,7 +41,6 @@ from qkv.spec.model import (
 )
 from qkv.spec.part import (
     Attention,
-    Block,
     Depth,
     FeedForward,
     LayerNorm,
@@ -37,6 +51,7 @@ from qkv.spec.part import (
     SeparableFeedForward,
     Stack,
     Sublayer,
+    Unit,
     head_width,
     key_width,
     kv_heads,
@@ -61,9 +76,7 @@ def flops(model: Model, length: int = 32) -> int:
     """Operations of one forward pass over one token, in a text `length` tokens long; with two sides, over one source and one
     target token in a pair of sentences of that length each. A recurrence makes all its steps."""
     width = model.width
-    blocks = sum(
-        _sublayer_flops(s, width, length) for stack in sides(model).values() for block in stack.tiled() for s in block.sublayers
-    )
+    blocks = sum(_unit_flops(block, width, length) for stack in sides(model).values() for block in stack.tiled())
     if isinstance(model, Classifier):
         return blocks
     transform = 2 * width * width if isinstance(model.output.transform, Transform) else 0
@@ -79,6 +92,8 @@ def cache_bytes(model: Model, length: int = 32, bytes_per_number: int = 4) -> in
     tails = 0  # of convolutions, the same for any length
     held = 0  # of self-attention, which may forget
     decoder = model.decoder
+    for cell in (block for block in decoder.tiled() if isinstance(block, Cell)):
+        tails += sum(_tail(branch.layer) * inputs for branch, inputs, _ in _branches(cell, model.width))
     for sublayer in (s for block in decoder.tiled() for s in block.sublayers):
         if isinstance(sublayer, Attention):
             each = key_width(sublayer, model.width) + head_width(sublayer, model.width)
@@ -142,7 +157,9 @@ def _norm_parameters(norm: Norm, width: int) -> int:
     return 2 * width if isinstance(norm.by, LayerNorm) else width
 
 
-def _block_parameters(block: Block, width: int) -> int:
+def _block_parameters(block: Unit, width: int) -> int:
+    if isinstance(block, Cell):
+        return _cell_parameters(block, width)
     return sum(_sublayer_parameters(s, width) + _norm_parameters(block.norm, width) for s in block.sublayers)
 
 
@@ -163,6 +180,85 @@ def _sublayer_parameters(sublayer: Sublayer, width: int) -> int:
             return (2 if gated else 1) * _linear(width, hidden, offset) + _linear(hidden, width, offset)
         case SeparableFeedForward(hidden=hidden, first=first, second=second, offset=offset):
             return first * width + _linear(width, hidden, offset) + second * hidden + _linear(hidden, width, offset)
+
+
+def _unit_flops(unit: Unit, width: int, length: int) -> int:
+    if not isinstance(unit, Cell):
+        return sum(_sublayer_flops(s, width, length) for s in unit.sublayers)
+    wide = max(unit.widths(width)[number] for number in unit.loose)
+    total = 2 * wide * width if wide != width else 0
+    for branch, inputs, outputs in _branches(unit, width):
+        match branch.layer:
+            case Attention() | MemoryAttention() as layer:
+                beside = 2 * (inputs - width) * _asking(layer, width) + 2 * (outputs - width) * layer.heads * head_width(
+                    layer, width
+                )
+                total += _sublayer_flops(layer, width, length) + beside
+            case Dense() | Gate() as layer:
+                total += (4 if isinstance(layer, Gate) else 2) * inputs * outputs
+            case Convolution(reach=reach):
+                total += 2 * reach * inputs * outputs
+            case Separable(reach=reach):
+                total += 2 * reach * inputs + 2 * inputs * outputs
+            case Depthwise(reach=reach) | Lightweight(reach=reach):
+                total += 2 * reach * inputs
+            case Identity() | Dead():
+                pass
+    return total
+
+
+def _cell_parameters(cell: Cell, width: int) -> int:
+    wide = max(cell.widths(width)[number] for number in cell.loose)
+    total = _linear(wide, width, True) if wide != width else 0
+    total -= sum(_norm_parameters(cell.norm, cell.widths(width)[node.left.input]) for node in cell.nodes if node.shared)
+    for branch, inputs, outputs in _branches(cell, width):
+        total += _norm_parameters(cell.norm, inputs) if branch.norm else 0
+        match branch.layer:
+            case Attention(offset=offset) | MemoryAttention(offset=offset) as layer:
+                inner = layer.heads * head_width(layer, width)
+                total += _sublayer_parameters(layer, width) + (inputs - width) * _asking(layer, width) + (outputs - width) * inner
+                total += outputs - width if offset else 0
+            case Dense(offset=offset):
+                total += _linear(inputs, outputs, offset)
+            case Gate(offset=offset):
+                total += 2 * _linear(inputs, outputs, offset)
+            case Convolution(reach=reach, offset=offset):
+                total += _linear(reach * inputs, outputs, offset)
+            case Separable(reach=reach, offset=offset):
+                total += reach * inputs + _linear(inputs, outputs, offset)
+            case Depthwise(reach=reach):
+                total += reach * inputs
+            case Lightweight(reach=reach, shared=shared):
+                total += reach * inputs // shared
+            case Identity() | Dead():
+                pass
+    return total
+
+
+def _branches(cell: Cell, width: int) -> Iterator[tuple[Branch, int, int]]:
+    """The branches that there are, how wide what comes into each is, and what goes out."""
+    widths = cell.widths(width)
+    for branch in (branch for node in cell.nodes for branch in node.alive):
+        yield branch, widths[branch.input], branch_width(branch, widths[branch.input], width)
+
+
+def _asking(layer: Attention | MemoryAttention, width: int) -> int:
+    """The numbers that attention makes of what comes in: of memory attention, queries alone."""
+    if isinstance(layer, MemoryAttention):
+        return layer.heads * head_width(layer, width)
+    key = key_width(layer, width)
+    return layer.heads * key + kv_heads(layer) * (key + head_width(layer, width))
+
+
+def _tail(layer: object) -> int:
+    """The inputs that a convolution remembers."""
+    match layer:
+        case Convolution(reach=reach, rate=rate):
+            return (reach - 1) * rate
+        case Separable(reach=reach) | Depthwise(reach=reach) | Lightweight(reach=reach):
+            return reach - 1
+        case _:
+            return 0
 
 
 def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:

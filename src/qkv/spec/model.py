@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from qkv.error import QkvError
+from qkv.spec.cell import Cell
 from qkv.spec.part import (
     Activation,
     Attention,
     Depth,
     MemoryAttention,
     Recurrence,
-    SeparableFeedForward,
     head_width,
     refuse_dropout,
 )
@@ -207,15 +207,16 @@ def _refuse(stack: Depth, width: int, place: str, memory: bool, future: bool) ->
     """Raises QkvError where there is no width, heads cannot share it, or a sublayer sees what is not there."""
     if width < 1:
         raise QkvError(f"a model has a width of at least 1, not {width!r}")
+    for cell in (block for block in stack.blocks if isinstance(block, Cell)):
+        cell.widths(width)
     for sublayer in (s for block in stack.blocks for s in block.sublayers):
         if isinstance(sublayer, Attention | MemoryAttention):
             head_width(sublayer, width)
         if isinstance(sublayer, MemoryAttention) and not memory:
             raise QkvError(f"MemoryAttention stands in the {place}, where there is no memory")
-        if isinstance(sublayer, Attention | SeparableFeedForward) and not future and sublayer.pattern.ahead:
-            raise QkvError(
-                f"{sublayer.pattern} sees the future, in a decoder that is to predict it: use Causal(), Causal() & ..."
-            )
+        pattern = getattr(sublayer, "pattern", None)
+        if pattern is not None and not future and pattern.ahead:
+            raise QkvError(f"{pattern} sees the future, in a decoder that is to predict it: use Causal(), Causal() & ...")
 
 
 def _refuse_sentences(embedding: Embedding) -> None:

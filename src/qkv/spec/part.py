@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from qkv.error import QkvError
 from qkv.spec.halt import AllSteps, Halting
@@ -201,8 +202,16 @@ class SeparableFeedForward:
 Sublayer = Attention | MemoryAttention | FeedForward | SeparableFeedForward
 
 
+class Unit:
+    """What blocks and cells (`cell.py`) are: what is repeated in a stack or a recurrence."""
+
+    sublayers: tuple[Any, ...]
+    norm: Norm
+    dropout: float
+
+
 @dataclass(frozen=True, init=False)
-class Block:
+class Block(Unit):
     """Sublayers in a row, each with a residual connection, a norm, and dropout before the residual is added."""
 
     sublayers: tuple[Sublayer, ...]
@@ -225,11 +234,11 @@ class Stack:
     What all of them share is said here: the `bias` that they add to the scores of their attention.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Unit, ...]
     depth: int
     bias: NoBias | Relative
 
-    def __init__(self, *blocks: Block, depth: int, bias: NoBias | Relative = NoBias()) -> None:
+    def __init__(self, *blocks: Unit, depth: int, bias: NoBias | Relative = NoBias()) -> None:
         if not blocks:
             raise QkvError("a Stack needs at least one Block")
         object.__setattr__(self, "blocks", tuple(blocks))
@@ -239,7 +248,7 @@ class Stack:
         if not isinstance(bias, NoBias) and len(self.heads()) != 1:
             raise QkvError(f"blocks that share {bias} need equally many heads each, not {sorted(self.heads())}")
 
-    def tiled(self) -> tuple[Block, ...]:
+    def tiled(self) -> tuple[Unit, ...]:
         """The blocks as they stand, from the lowest to the highest, `depth` of them."""
         return tuple(self.blocks[level % len(self.blocks)] for level in range(self.depth))
 
@@ -256,7 +265,7 @@ class Recurrence:
     `steps` is how many they make at most.
     """
 
-    block: Block
+    block: Unit
     steps: int
     signal: Signal = Coordinates()
     halt: Halting = AllSteps()
@@ -265,11 +274,11 @@ class Recurrence:
         _positive(self, "steps")
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[Unit, ...]:
         """The blocks that have weights of their own."""
         return (self.block,)
 
-    def tiled(self) -> tuple[Block, ...]:
+    def tiled(self) -> tuple[Unit, ...]:
         """The block as it is met, from the first step to the last."""
         return (self.block,) * self.steps
 

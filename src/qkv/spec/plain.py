@@ -11,16 +11,16 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from qkv.error import QkvError, unknown
-from qkv.spec import data, halt, model, objective, part, pattern, position, run, score, world
+from qkv.spec import cell, data, halt, model, objective, part, pattern, position, run, score, world
 
-_MODULES = (part, halt, pattern, position, score, model, data, world, objective, run)
+_MODULES = (part, cell, halt, pattern, position, score, model, data, world, objective, run)
 VALUES: dict[str, type] = {
     name: value
     for module in _MODULES
     for name, value in vars(module).items()
     if isinstance(value, type) and dataclasses.is_dataclass(value)
 }
-ROWS = (part.Block, part.Stack, pattern.PerHead)  # these take their row of parts by position
+ROWS = (part.Block, part.Stack, cell.Cell, pattern.PerHead)  # these take their row of parts by position
 
 
 def to_plain(value: Any) -> Any:
