@@ -65,20 +65,63 @@ def pattern(
         print(line)
 
 
-def _depth(what: str, side: str | None) -> Any:
-    """The blocks of a run or a named model, or a pattern."""
+def cell(
+    what: Annotated[str, typer.Argument(help="A run folder, a named model or a file of one, of cells: evolved-base.")],
+    side: Annotated[str | None, typer.Option(help="encoder or decoder; without it both.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The picture; without it RUN/cell.png, or cell.png here.")] = None,
+) -> None:
+    """What a cell does: its nodes from the top, their branches beside each other, and how wide each result is."""
     from qkv.error import QkvError
+    from qkv.look import cell as picture
+    from qkv.spec.cell import Cell
+
+    spec = _spec(what)
+    if spec is None:
+        raise QkvError(f"{what!r} is no run folder and no named model: `qkv models` lists them")
+    depths = _sides(what, spec, side)
+    cells = {
+        f"{name}, {number} of {len(depth.blocks)}" if len(depth.blocks) > 1 else f"{name}, {len(depth.tiled())} times": block
+        for name, depth in depths.items()
+        for number, block in enumerate(depth.blocks, 1)
+        if isinstance(block, Cell)
+    }
+    if not cells:
+        raise QkvError(f"{what} has no cells, but blocks of sublayers in a row: nothing to draw")
+    path = out or (Path(what) if Path(what).is_dir() else Path()) / "cell.png"
+    picture.draw(cells, spec.width, what, path)
+    print(path)
+
+
+def _spec(what: str) -> Any:
+    """What a run, a named model or a file of one is; None where there is no such thing."""
     from qkv.papers.catalogue import CATALOGUE, named
-    from qkv.spec.model import Joint, sides
-    from qkv.spec.pattern import Pattern
-    from qkv.spec.plain import parse
+    from qkv.spec.model import Joint
     from qkv.store import load_spec
 
     if Path(what).is_dir():
-        found = sides(load_spec(Path(what)))
-    elif what in CATALOGUE:
-        found = sides(named(what, Joint(37000)))
-    else:
+        return load_spec(Path(what))
+    return named(what, Joint(37000)) if what in CATALOGUE or Path(what).suffix == ".json" else None
+
+
+def _sides(what: str, spec: Any, side: str | None) -> dict[str, Any]:
+    """The sides of a model, or the one that is wanted."""
+    from qkv.error import QkvError
+    from qkv.spec.model import sides
+
+    found = sides(spec)
+    if side is not None and side not in found:
+        raise QkvError(f"{what} has no {side!r}, but: {', '.join(found)}")
+    return found if side is None else {side: found[side]}
+
+
+def _depth(what: str, side: str | None) -> Any:
+    """The blocks of a run or a named model, or a pattern."""
+    from qkv.error import QkvError
+    from qkv.spec.pattern import Pattern
+    from qkv.spec.plain import parse
+
+    spec = _spec(what)
+    if spec is None:
         try:
             pattern = parse(what)
         except QkvError as error:
@@ -88,11 +131,7 @@ def _depth(what: str, side: str | None) -> Any:
         if side is not None:
             raise QkvError("a pattern by itself has no sides: leave out --side")
         return pattern
-    if side is None:
-        return list(found.values())[-1]
-    if side not in found:
-        raise QkvError(f"{what} has no {side!r}, but: {', '.join(found)}")
-    return found[side]
+    return list(_sides(what, spec, side).values())[-1]
 
 
 def _opened(run: Path, text: str, target: str | None) -> tuple[Any, str, str | None]:

@@ -13,7 +13,7 @@ from qkv.cli.console import Watcher, warn
 from qkv.error import QkvError, unknown
 
 Out = Annotated[Path, typer.Option(help="The run folder.")]
-Model = Annotated[str | None, typer.Option(help="A named model; `qkv models` lists them.")]
+Model = Annotated[str | None, typer.Option(help="A named model, as `qkv models` lists them, or a file such as RUN/model.json.")]
 Parallel = Annotated[
     list[str] | None, typer.Option(help="Plain text or .gz, a sentence a line; several files are read one after the other.")
 ]
@@ -321,6 +321,8 @@ def _train(
     else:
         base = read_run(find_recipe(recipe)) if recipe else None
     given: dict[str, Any] = {name: text for name, text in call.texts.items() if text is not None}
+    if model is not None and model.endswith(".json"):
+        model = str(Path(model).absolute())  # run.toml means the same from any folder
     given |= _given(model=model, **{name: options[name] for name in ("longest", "seed", "device", "precision")})
     given |= _given(budget=_budget(options["steps"], options["epochs"], options["minutes"]))
     brought = {} if start is None else _brought(start, model, cut)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from qkv.error import unknown
+from qkv.error import QkvError, unknown
 from qkv.papers import bart, bert, evolved, gpt, sparse, t5, transformer, universal
+from qkv.spec import plain
 from qkv.spec.data import AtMost
-from qkv.spec.model import Model, Vocabulary
+from qkv.spec.model import (
+    AllThree,
+    DecoderOnly,
+    EncoderDecoder,
+    EncoderOnly,
+    Joint,
+    Model,
+    SourceAndTarget,
+    TargetAndOutput,
+    Vocabulary,
+)
 from qkv.spec.run import Adam, Batching, Checkpoints, Clip, Cosine, Noam, NoClip, Schedule
 
 
@@ -93,10 +106,31 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """What is known of the model of that name. Raises QkvError with the nearest name if there is none."""
+    """What is known of the model of that name, or of one that a file describes, as the `model.json` of a run does. Raises
+    QkvError with the nearest name if there is neither."""
+    if name not in CATALOGUE and Path(name).suffix == ".json":
+        return _described(Path(name))
     if name not in CATALOGUE:
         raise unknown("model", name, CATALOGUE)
     return CATALOGUE[name]
+
+
+def _described(path: Path) -> Entry:
+    """A model from a file, for any vocabulary; trained as those for an hour on a laptop are."""
+    try:
+        spec = plain.from_plain(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, OSError) as error:
+        raise QkvError(f"{path} cannot be read: {error}") from None
+    if not isinstance(spec, EncoderDecoder | DecoderOnly | EncoderOnly):
+        raise QkvError(f"{path} describes no encoder-decoder, no decoder and no encoder, but {type(spec).__name__}")
+
+    def made(vocabulary: Vocabulary) -> Model:
+        if not isinstance(spec, EncoderDecoder):
+            return replace(spec, vocabulary=Joint(vocabulary.target))
+        apart = isinstance(spec.tie, AllThree | SourceAndTarget) and not isinstance(vocabulary, Joint)
+        return replace(spec, vocabulary=vocabulary, tie=TargetAndOutput() if apart else spec.tie)
+
+    return Entry(made, str(path), AN_HOUR if isinstance(spec, EncoderDecoder) else _language(0.001, 256, 2048))
 
 
 def named(name: str, vocabulary: Vocabulary) -> Model:
