@@ -38,7 +38,7 @@ def test_a_model_from_a_file_is_trained_and_used(ask: Ask, runs: Runs, tmp_path:
     text = ["--text", str(runs.text)]
     assert ask("train", "generate", "--out", first, *text, "--model", "evolved-gpt-tiny", *small, *SHORT).code == 0
     file = first / "model.json"
-    assert ask("train", "generate", "--out", second, *text, "--model", file, "--tokenizer", "bytes", *SHORT).code == 0
+    assert ask("train", "generate", "--out", second, *text, "--model", file, "--tokenizer", "characters", *SHORT).code == 0
     one, other = load_spec(first), load_spec(second)
     assert one.vocabulary != other.vocabulary and one == plain.change(other, f"vocabulary={one.vocabulary}")
     assert ask("generate", second, "a").code == 0
