@@ -13,7 +13,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import cell, data, halt, model, objective, part, plain, position, run, score, world
+from qkv.spec import cell, data, halt, model, objective, part, plain, position, run, score, search, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
@@ -74,6 +74,12 @@ EXAMPLES: list[Any] = [
     *(run.Adam(0.8, 0.9, 1e-8, 0.1), run.Noam(10, 0.5), run.Cosine(0.1, 3, 0.2), run.Batching(5, 6), run.NoClip(), run.Clip(0.5)),
     *(run.Steps(7), run.Epochs(8), run.Minutes(2.5, 30, 4), run.ToTheEnd(), run.Patience(3), run.Evaluation(5, 6, "none")),
     *(run.Checkpoints(3, 9, data.Exactly(4)), run.Scratch(), run.From("/a/run")),
+    *(search.Hurdles((5, 6), 7), search.NoHurdles(8), search.Tournament(9, 4), search.AtRandom(), search.AnyNumber()),
+    search.Between(5, 6),
+    search.Search(
+        run.Run("m", TEXTS, objective=objective.Generate()),
+        *(search.NoHurdles(9), search.AtRandom(), 0.5, search.Between(1, 9), 7, 8, 2.5, 3),
+    ),
     run.Run(
         "bert-tiny",
         TEXTS,
@@ -162,8 +168,19 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: Learned(0), "Learned.longest must be a whole number of at least 1, not 0"),
         (lambda: Learned(2.0), "Learned.longest"),  # type: ignore[arg-type]
         (lambda: Learned(True), "Learned.longest"),
+        (lambda: search.Hurdles(()), "Hurdles.steps are numbers of steps, one for each stage"),
+        (lambda: search.Hurdles((5, 0)), "Hurdles.steps are numbers of steps"),
+        (lambda: search.Hurdles(children=0), "Hurdles.children must be a whole number of at least 1"),
+        (lambda: search.NoHurdles(0), "NoHurdles.steps must be a whole number of at least 1"),
+        (lambda: search.Tournament(3, 4), "Tournament.population must be a whole number of at least 4, not 3"),
+        (lambda: search.Between(9, 8), "Between.most must be a whole number of at least 9, not 8"),
+        (
+            lambda: search.Search(run.Run("m", TEXTS, objective=objective.Generate()), mutation=0),
+            "Search.mutation is a probability",
+        ),
         (lambda: cell.Branch(-1), "Branch.input is 0, the input of the cell, or the number of a node, not -1"),
         (lambda: cell.Branch(0, cell.Identity(), 2.0), r"Identity\(\) keeps the width of what comes in"),
+        (lambda: cell.Branch(0, cell.Dead(), norm=True), r"Dead\(\) is no branch at all: it has no input, no width, no norm"),
         (lambda: cell.Branch(0, cell.Dense(), 0.0), "Branch.width is a multiple of the model's, more than 0, not 0.0"),
         (lambda: cell.Convolution(0), "Convolution.reach must be a whole number of at least 1, not 0"),
         (lambda: cell.Lightweight(3, 0), "Lightweight.shared must be"),

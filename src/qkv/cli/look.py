@@ -92,6 +92,35 @@ def cell(
     print(path)
 
 
+def search(
+    folder: Annotated[Path, typer.Argument(help="The folder of a search.")],
+    out: Annotated[Path | None, typer.Option(help="The picture; without it FOLDER/search.png.")] = None,
+) -> None:
+    """All children of a search, with the hurdles, as one picture; and in words, how the best one came to be."""
+    from qkv.error import QkvError
+    from qkv.evolve.genome import differences
+    from qkv.evolve.record import Records, read_search
+    from qkv.look import search as picture
+
+    records = Records(folder, read_search(folder), resume=True)
+    children = sorted(records, key=lambda child: child.number)
+    records.close()
+    lived = [child for child in children if child.fitness is not None]
+    if not lived:
+        raise QkvError(f"no child of {folder} has lived so far: there is nothing to draw")
+    best = max(lived, key=lambda child: (child.fitness, -child.number))
+    dots = [picture.Dot(each.number, each.parent, () if each.failure else each.stages, each.hurdles) for each in children]
+    path = out or folder / "search.png"
+    picture.draw(dots, best.number, f"{folder}: {len(children)} children", path)
+    known = {child.number: child for child in children}
+    for number in picture.lineage(dots, best.number):
+        child = known[number]
+        print(f"child {number}: fitness {child.fitness:.4f} after {child.steps} steps, {child.parameters:,} parameters")
+        for line in differences(known[child.parent].model, child.model) if child.parent is not None else ():
+            print(f"  {line}")
+    print(path)
+
+
 def _spec(what: str) -> Any:
     """What a run, a named model or a file of one is; None where there is no such thing."""
     from qkv.papers.catalogue import CATALOGUE, named

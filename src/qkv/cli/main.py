@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from qkv.cli import demo, evaluate, export, generate, import_, inspect, look, read, train, use
+from qkv.cli import demo, evaluate, evolve, export, generate, import_, inspect, look, read, train, use
 from qkv.cli.console import hush
 from qkv.error import QkvError, QkvFailure
 
@@ -29,11 +29,13 @@ app.command()(read.embed)
 app.command()(read.classify)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.score)
+app.command()(evolve.evolve)
 app.add_typer(looking, name="look")
 looking.command("heads")(look.heads)
 looking.command("ponder")(look.ponder)
 looking.command("pattern")(look.pattern)
 looking.command("cell")(look.cell)
+looking.command("search")(look.search)
 app.command()(inspect.models)
 app.command()(inspect.verify)
 app.command()(inspect.doctor)

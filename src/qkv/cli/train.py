@@ -334,7 +334,7 @@ def _train(
         raise QkvError(f"{recipe or call.out} trains {type(base.objective).__name__}, which `qkv train {call.verb}` does not")
     batching = _given(tokens=options["batch_tokens"], accumulate=options["accumulate"])
     given |= {"tokenizer": _replaced(base.tokenizer, cut), "batching": _replaced(base.batching, batching)}
-    run = _changed(_replaced(base, given), settings or [])
+    run = changed(_replaced(base, given), settings or [])
 
     machine.prepare(call.threads)
     mirror = None
@@ -424,7 +424,7 @@ def _replaced(value: Any, fields: dict[str, Any]) -> Any:
     return replace(value, **fields)
 
 
-def _changed(run: Any, settings: list[str]) -> Any:
+def changed(run: Any, settings: list[str]) -> Any:
     """A setting changes the run where it names one of its fields, and else the model."""
     from dataclasses import fields, replace
 

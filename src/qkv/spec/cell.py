@@ -125,6 +125,13 @@ class Branch:
     def __post_init__(self) -> None:
         if not isinstance(self.input, int) or self.input < 0:
             raise QkvError(f"Branch.input is 0, the input of the cell, or the number of a node, not {self.input!r}")
+        if isinstance(self.layer, Dead) and (self.input, self.norm, self.width, self.activation) != (
+            0,
+            False,
+            AsInput(),
+            NoActivation(),
+        ):
+            raise QkvError("Dead() is no branch at all: it has no input, no width, no norm and no activation")
         if isinstance(self.layer, KEEPS) and not isinstance(self.width, AsInput):
             raise QkvError(f"{self.layer} keeps the width of what comes in: leave out the width of its branch")
         if not isinstance(self.width, AsInput) and not self.width > 0:

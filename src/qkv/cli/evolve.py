@@ -1,0 +1,129 @@
+"""`qkv evolve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qkv.cli.console import duration, warn
+from qkv.error import QkvError
+
+
+def evolve(
+    out: Annotated[Path, typer.Option(help="The folder of the search.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe of `qkv train`, by name or file, such as RUN/run.toml: how children are trained.")
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Steps of each stage, with a hurdle after each but the last.")] = "60,60,120",
+    per_hurdle: Annotated[int, typer.Option(help="Children until the next hurdle is set.")] = 30,
+    children: Annotated[int, typer.Option(help="Children in all.")] = 150,
+    budget: Annotated[int, typer.Option(help="Steps of all children together, after which none is begun; 0 for any.")] = 0,
+    population: Annotated[int, typer.Option(help="Members of the population.")] = 30,
+    tournament: Annotated[int, typer.Option(help="Members among which a parent is chosen.")] = 10,
+    mutation: Annotated[float, typer.Option(help="How probable it is that a field of a child is drawn anew.")] = 0.025,
+    parameters: Annotated[str | None, typer.Option(help="How many parameters a child has: LEAST,MOST.")] = None,
+    control: Annotated[
+        str | None, typer.Option(help="`no-hurdles`: all children make all steps; `random`: all are drawn by chance.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="How long a child may take; 0 is for ever.")] = 0.0,
+    workers: Annotated[int, typer.Option(help="Children that are trained beside each other; 0 is one for each CPU.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change one place of the recipe, or of its model.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides who is chosen, and what is changed.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
+) -> None:
+    """Search for a better architecture: cells are changed by chance and trained, and the fittest are changed again.
+
+    It begins with the model of the recipe, whose norms stand before the sublayers. Every child is on disk as soon as it is ready;
+    the best one is written to OUT/best.json, which `qkv train --model OUT/best.json` takes.
+    """
+    import os
+
+    from qkv import device as machine
+    from qkv.evolve.evolve import evolve as search_on
+    from qkv.evolve.record import read_search
+
+    if resume:
+        search = read_search(out)
+        if recipe is not None or set_:
+            raise QkvError("a search that goes on keeps its options: leave out --recipe and --set")
+    elif recipe is None:
+        raise QkvError("say how children are trained: --recipe NAME, a recipe of `qkv train` or the run.toml of a run")
+    else:
+        stages = _numbers(steps, "--steps")
+        chosen = {"steps": stages, "per_hurdle": per_hurdle, "population": population, "tournament": tournament}
+        search = _search(recipe, set_ or [], control, chosen, mutation, parameters, children, budget, minutes, seed)
+    workers = workers or os.cpu_count() or 1
+    machine.prepare(1)
+    best = search_on(search, out, _Lines(), workers=workers, resume=resume)
+    _write(best, out)
+    print(f"the best child is number {best.number}: fitness {best.fitness:.4f} after {best.steps} steps")
+    print(out / "best.json")
+
+
+def _search(
+    recipe: str,
+    settings: list[str],
+    control: str | None,
+    how: dict[str, Any],
+    mutation: float,
+    parameters: str | None,
+    children: int,
+    budget: int,
+    minutes: float,
+    seed: int,
+) -> Any:
+    """The search that the options describe."""
+    from dataclasses import replace
+
+    from qkv.cli.train import changed, find_recipe
+    from qkv.spec.run import Evaluation
+    from qkv.spec.search import AnyNumber, AtRandom, Between, Hurdles, NoHurdles, Search, Tournament
+    from qkv.train.run_folder import read_run
+
+    if control not in (None, "no-hurdles", "random"):
+        raise QkvError(f"--control is no-hurdles or random, not {control!r}")
+    run = changed(read_run(find_recipe(recipe)), settings)
+    # children are judged by their loss alone: nothing is translated for them
+    run = replace(run, evaluation=Evaluation(run.evaluation.every, 0))
+    wanted: Any = AnyNumber()
+    if parameters is not None:
+        bounds = _numbers(parameters, "--parameters")
+        if len(bounds) != 2:
+            raise QkvError(f"--parameters is LEAST,MOST, not {parameters!r}")
+        wanted = Between(*bounds)
+    training = Hurdles(how["steps"], how["per_hurdle"]) if control is None else NoHurdles(sum(how["steps"]))
+    selection = AtRandom() if control == "random" else Tournament(how["population"], how["tournament"])
+    return Search(run, training, selection, mutation, wanted, children, budget, minutes, seed)
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each.replace("_", "")) for each in text.split(","))
+    except ValueError:
+        raise QkvError(f"{option} is a list of whole numbers, such as 60,60,120, not {text!r}") from None
+
+
+def _write(best: Any, folder: Path) -> None:
+    from qkv.spec import plain
+
+    (folder / "best.json").write_text(json.dumps(plain.to_plain(best.model), indent=2) + "\n", encoding="utf-8")
+
+
+class _Lines:
+    """Says how a search is getting on: a table on a terminal, lines elsewhere."""
+
+    def say(self, line: str) -> None:
+        warn(line)
+
+    def show(self, state: Any, child: Any) -> None:
+        fared = f"failed: {child.failure}" if child.failure else f"fitness {child.fitness:.4f} after {child.steps} steps"
+        best = "no best yet" if state.best is None else f"best {state.best.fitness:.4f} (number {state.best.number})"
+        hurdles = f", hurdles {', '.join(f'{each:.3f}' for each in state.hurdles)}" if state.hurdles else ""
+        warn(
+            f"child {child.number}: {fared}, {child.parameters:,} parameters; {best}, {state.population} in the population"
+            f"{hurdles}, {state.children} of {state.search.children} children, {state.failed} failed, {state.steps:,} steps, "
+            f"{duration(state.seconds_left)} left"
+        )
