@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from tests.cli.conftest import Ask, Runs, refused
 
 from qkv.attention.sight import Plain
+from qkv.cli.train import changed
 from qkv.error import QkvError
 from qkv.evolve import evolve as engine
 from qkv.evolve.child import Upbringing
@@ -327,7 +328,7 @@ def test_a_person_searches_and_trains_what_is_found(ask: Ask, runs: Runs, tmp_pa
     assert answer.code == 0, answer.err
     first, path = answer.out.splitlines()
     assert first.startswith("the best child is number ") and path == str(out / "best.json")
-    assert "6 of 6 children" in answer.err
+    assert "children 6 of 6, 0 failed; population 4;" in answer.err
     found = rows(out)
     assert sorted(row[0] for row in found) == list(range(6)) and all(row[4] is not None for row in found)
     assert ask("evolve", "--out", str(out), "--resume").out == answer.out, "there is nothing left to do"
@@ -368,6 +369,28 @@ def test_kill_9_loses_the_children_in_flight_and_nothing_else(
     assert 2 <= _count(out) < 6
     assert ask("evolve", "--out", str(out), "--resume", "--workers", "1").code == 0
     assert rows(out) == rows(whole)
+
+
+def test_a_cluster_brings_children_up_and_may_lose_a_worker(runs: Runs, tmp_path: Path, ask: Ask) -> None:
+    """Two workers of a dask cluster on this machine, of which one is killed in mid-search."""
+    distributed = pytest.importorskip("distributed")
+    run = changed(read_run(runs.language / "run.toml"), ["schedule.warmup=1", "evaluation=Evaluation(500,0)"])
+    search = Search(run, Hurdles((3, 3), 3), Tournament(4, 2), 0.1, children=6)
+    with distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+
+        class Killing(Quiet):
+            def show(self, state: Any, child: Any) -> None:
+                super().show(state, child)
+                if len(self.shown) == 2:
+                    os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+
+        watch = Killing()
+        best = engine.evolve(search, tmp_path / "a", watch, workers=2, executor=engine.by_dask(cluster.scheduler_address))
+    assert best.fitness is not None
+    assert sorted(row[0] for row in rows(tmp_path / "a")) == list(range(6))
+    assert not [child.failure for _, child in watch.shown if child.failure], "what a lost worker had is done by another"
+    recipe = ("--recipe", str(runs.language / "run.toml"), "--out", str(tmp_path / "b"))
+    refused(ask("evolve", *recipe, "--cluster", "nowhere at all"), "no dask scheduler at nowhere at all")
 
 
 def _count(folder: Path) -> int:

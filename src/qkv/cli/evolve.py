@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qkv.cli.console import duration, warn
+from qkv.cli.console import duration
 from qkv.error import QkvError
 
 
@@ -30,6 +30,9 @@ def evolve(
     ] = None,
     minutes: Annotated[float, typer.Option(help="How long a child may take; 0 is for ever.")] = 0.0,
     workers: Annotated[int, typer.Option(help="Children that are trained beside each other; 0 is one for each CPU.")] = 0,
+    cluster: Annotated[
+        str | None, typer.Option(help="The address of a dask scheduler, whose workers train instead: tcp://HOST:8786.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change one place of the recipe, or of its model.")] = None,
     seed: Annotated[int, typer.Option(help="Decides who is chosen, and what is changed.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
@@ -42,6 +45,7 @@ def evolve(
     import os
 
     from qkv import device as machine
+    from qkv.evolve.evolve import by_dask
     from qkv.evolve.evolve import evolve as search_on
     from qkv.evolve.record import read_search
 
@@ -57,7 +61,9 @@ def evolve(
         search = _search(recipe, set_ or [], control, chosen, mutation, parameters, children, budget, minutes, seed)
     workers = workers or os.cpu_count() or 1
     machine.prepare(1)
-    best = search_on(search, out, _Lines(), workers=workers, resume=resume)
+    executor = None if cluster is None else by_dask(cluster)
+    with _Board() as board:
+        best = search_on(search, out, board, workers=workers, resume=resume, executor=executor)
     _write(best, out)
     print(f"the best child is number {best.number}: fitness {best.fitness:.4f} after {best.steps} steps")
     print(out / "best.json")
@@ -112,18 +118,52 @@ def _write(best: Any, folder: Path) -> None:
     (folder / "best.json").write_text(json.dumps(plain.to_plain(best.model), indent=2) + "\n", encoding="utf-8")
 
 
-class _Lines:
-    """Says how a search is getting on: a table on a terminal, lines elsewhere."""
+class _Board:
+    """Says how a search is getting on: a table on a terminal, below the last children, and lines elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Any = None
+
+    def __enter__(self) -> _Board:
+        if self._console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        if self._live is not None:
+            self._live.stop()
 
     def say(self, line: str) -> None:
-        warn(line)
+        self._console.print(line, markup=False)
 
     def show(self, state: Any, child: Any) -> None:
         fared = f"failed: {child.failure}" if child.failure else f"fitness {child.fitness:.4f} after {child.steps} steps"
-        best = "no best yet" if state.best is None else f"best {state.best.fitness:.4f} (number {state.best.number})"
-        hurdles = f", hurdles {', '.join(f'{each:.3f}' for each in state.hurdles)}" if state.hurdles else ""
-        warn(
-            f"child {child.number}: {fared}, {child.parameters:,} parameters; {best}, {state.population} in the population"
-            f"{hurdles}, {state.children} of {state.search.children} children, {state.failed} failed, {state.steps:,} steps, "
-            f"{duration(state.seconds_left)} left"
-        )
+        self.say(f"child {child.number}: {fared}, {child.parameters:,} parameters, {child.seconds:.0f} s")
+        if self._live is None:
+            self.say("  " + "; ".join(f"{name} {value}" for name, value in _facts(state).items()))
+            return
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None)
+        for name, value in _facts(state).items():
+            table.add_row(name, value)
+        self._live.update(table, refresh=True)
+
+
+def _facts(state: Any) -> dict[str, str]:
+    """How a search is getting on, fact by fact."""
+    best = "none yet" if state.best is None else f"{state.best.fitness:.4f}, child {state.best.number}"
+    return {
+        "best": best,
+        "children": f"{state.children} of {state.search.children}, {state.failed} failed",
+        "population": str(state.population),
+        "hurdles": ", ".join(f"{each:.4f}" for each in state.hurdles) or "none yet",
+        "steps": f"{state.steps:,}",
+        "time left": duration(state.seconds_left),
+    }

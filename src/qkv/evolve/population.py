@@ -57,7 +57,7 @@ class Population:
         """Let a child live, and set a hurdle where it is time to; `rivals` are the members among which its parent was chosen. The
         number of who made way for it, if anyone did."""
         gone = None
-        if rivals:
+        if self.full():  # a child that was begun before it was full, or whose rivals are gone, has all for rivals
             living = [member for member in self.members if member.number in set(rivals)] or self.members
             least = min(living, key=_rank)
             self.members.remove(least)
