@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from qkv.cli.main import app
 from qkv.papers.catalogue import named
-from qkv.spec.model import Joint
+from qkv.spec.model import EncoderDecoder, Joint
 from qkv.spec.plain import parse
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -180,6 +180,41 @@ def test_the_page_on_sparse_attention_is_so(tmp_path: Path, monkeypatch: pytest.
             assert result.exit_code == 0, f"{line}\n{result.output}"
             if line.startswith("$ "):
                 assert result.stdout.splitlines() == lines[number + 1 : number + 4]
+
+
+def test_the_page_on_cells_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cell that it shows is that of the catalogue; its commands, and those of the README, run on less."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
+    for name in ("train.en", "train.de"):
+        lines = [f"A {a} man on a {b} ladder." for a in WORDS for b in WORDS]
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    page = (Path(__file__).parents[1] / "docs" / "evolved.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    base = named("evolved-base", Joint(100))
+    assert isinstance(base, EncoderDecoder) and parse(blocks[0][1].strip()) == base.encoder.blocks[0]
+    for out in ("runs/start", "runs/ende"):
+        begin = [
+            "train",
+            "translate",
+            "--source",
+            "train.en",
+            "--target",
+            "train.de",
+            "--model",
+            "transformer-tiny",
+            "--out",
+            out,
+        ]
+        assert CliRunner().invoke(app, [*begin, *SMALL], catch_exceptions=False).exit_code == 0
+    blocks.append(("", next(block for block in BLOCKS if "qkv evolve" in block).replace("searches/one", "searches/two")))
+    for line in (line for _, block in blocks for line in block.splitlines() if line.startswith("qkv ")):
+        said = line.replace("60,60,120", "1,1").replace("--children 150", "--children 2 --population 2 --tournament 1")
+        said = re.sub(r"--parameters \S+", "", said)
+        said += " --workers 1" if " evolve " in said else ""
+        arguments = shlex.split(said)[1:] + (SMALL[:2] + SMALL[6:] if " train " in line else [])
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
 @pytest.mark.parametrize("name", ["gpt-tiny", "bert-tiny"])
