@@ -404,6 +404,7 @@ def _count(folder: Path) -> int:
 def test_a_child_whose_process_dies_is_tried_once_more(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes; some children end their own: these are recorded as lost, and their neighbours are not."""
     monkeypatch.setattr(engine, "_watched", _deadly)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find this module
     watch = Quiet()
     engine.evolve(replace(search, children=6), tmp_path / "a", watch, workers=2)
     failed = [child for _, child in watch.shown if child.failure]
