@@ -121,15 +121,15 @@ class _Way:
 
     def state(self, here: int) -> State:
         """How it is getting on; `here` children were brought up since it began or went on."""
-        best = self.population.best()
+        lived = [child for child in self.children.values() if child.fitness is not None]
+        best = max(lived, key=lambda child: (child.fitness, -child.number), default=None)
         spent, seconds = sum(child.steps for child in self.children.values()), time.monotonic() - self.began
         left = self.search.children - len(self.children)
         failed = sum(bool(child.failure) for child in self.children.values())
-        found = self.children[best.number] if best is not None and best.fitness > FAILED else None
         each = seconds / here if here else 0.0
         alive = len(self.population.members)
         hurdles = tuple(self.population.hurdles)
-        return State(self.search, found, alive, hurdles, len(self.children), failed, spent, seconds, left * each)
+        return State(self.search, best, alive, hurdles, len(self.children), failed, spent, seconds, left * each)
 
     def over(self, waiting: int) -> bool:
         """Whether no more children are to be begun, with so many on their way."""

@@ -78,10 +78,6 @@ class Population:
         fitness = [member.fitness for member in alive if member.steps == most]
         return sum(fitness) / len(fitness)
 
-    def best(self) -> Member | None:
-        """The fittest of those that live."""
-        return max(self.members, key=_rank, default=None)
-
 
 def _rank(member: Member) -> tuple[float, int]:
     """By fitness; of equals the older one."""
