@@ -99,16 +99,15 @@ def search(
     """All children of a search, with the hurdles, as one picture; and in words, how the best one came to be."""
     from qkv.error import QkvError
     from qkv.evolve.genome import differences
-    from qkv.evolve.record import Records, read_search
+    from qkv.evolve.record import Records, fittest, read_search
     from qkv.look import search as picture
 
     records = Records(folder, read_search(folder), resume=True)
     children = sorted(records, key=lambda child: child.number)
     records.close()
-    lived = [child for child in children if child.fitness is not None]
-    if not lived:
+    best = fittest(children)
+    if best is None:
         raise QkvError(f"no child of {folder} has lived so far: there is nothing to draw")
-    best = max(lived, key=lambda child: (child.fitness, -child.number))
     dots = [picture.Dot(each.number, each.parent, () if each.failure else each.stages, each.hurdles) for each in children]
     path = out or folder / "search.png"
     picture.draw(dots, best.number, f"{folder}: {len(children)} children", path)

@@ -16,7 +16,7 @@ from qkv.error import QkvError
 from qkv.evolve.child import Upbringing, bring_up, prepare, task_for
 from qkv.evolve.genome import Parent, beginning, bred
 from qkv.evolve.population import FAILED, Member, Population, chance, stages
-from qkv.evolve.record import Child, Records
+from qkv.evolve.record import Child, Records, fittest
 from qkv.spec.count import parameters
 from qkv.spec.search import AnyNumber, AtRandom, Search
 from qkv.train.run import describe
@@ -121,8 +121,7 @@ class _Way:
 
     def state(self, here: int) -> State:
         """How it is getting on; `here` children were brought up since it began or went on."""
-        lived = [child for child in self.children.values() if child.fitness is not None]
-        best = max(lived, key=lambda child: (child.fitness, -child.number), default=None)
+        best = fittest(self.children.values())
         spent, seconds = sum(child.steps for child in self.children.values()), time.monotonic() - self.began
         left = self.search.children - len(self.children)
         failed = sum(bool(child.failure) for child in self.children.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class Child:
     hurdles: tuple[float, ...]
     seconds: float
     failure: str = ""
+
+
+def fittest(children: Iterable[Child]) -> Child | None:
+    """The best of those that lived; of equals the older one."""
+    lived = (child for child in children if child.fitness is not None)
+    return max(lived, key=lambda child: (child.fitness, -child.number), default=None)
 
 
 class Records:

@@ -53,7 +53,7 @@ def normaliser(norm: AnyNorm) -> Step:
 def in_a_row(steps: Sequence[Step]) -> Step:
     """One step after the other."""
 
-    def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+    def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R E"]:
         for each in steps:
             x = each(x)
         return x

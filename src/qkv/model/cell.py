@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from qkv.model.attention import Attention, MemoryAttention
-from qkv.model.block import AnyNorm, Block, norm_of, normaliser
+from qkv.model.block import AnyNorm, Block, in_a_row, norm_of, normaliser
 from qkv.model.context import Context, Step
 from qkv.model.convolution import Averaged, Neighbourhood, Patches, Reaching
 from qkv.model.feedforward import ACTIVATIONS
@@ -89,14 +89,7 @@ class Branch(nn.Module):
         through: Step | None = None
         if not isinstance(self.sublayer, nn.Identity):
             through = cast(Callable[[Context], Step], self.sublayer.stepper)(ctx)
-        steps = [each for each in (norm, through, self._activation) if each is not None]
-
-        def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R E"]:
-            for each in steps:
-                x = each(x)
-            return x
-
-        return step
+        return in_a_row([each for each in (norm, through, self._activation) if each is not None])
 
 
 class Cell(nn.Module):

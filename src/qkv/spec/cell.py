@@ -11,15 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from qkv.error import QkvError
-from qkv.spec.part import Activation, Attention, MemoryAttention, Norm, PreNorm, Unit, head_width, refuse_dropout
+from qkv.spec.part import Activation, Attention, MemoryAttention, Norm, PreNorm, Unit, head_width, positive, refuse_dropout
 from qkv.spec.pattern import Causal, Full
-
-
-def _reach(owner: object, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise QkvError(f"{type(owner).__name__}.{name} must be a whole number of at least 1, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Convolution:
     offset: bool = True
 
     def __post_init__(self) -> None:
-        _reach(self, "reach", "rate")
+        positive(self, "reach", "rate")
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class Separable:
     offset: bool = True
 
     def __post_init__(self) -> None:
-        _reach(self, "reach")
+        positive(self, "reach")
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class Depthwise:
     pattern: Full | Causal = Full()
 
     def __post_init__(self) -> None:
-        _reach(self, "reach")
+        positive(self, "reach")
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ class Lightweight:
     pattern: Full | Causal = Full()
 
     def __post_init__(self) -> None:
-        _reach(self, "reach", "shared")
+        positive(self, "reach", "shared")
 
 
 @dataclass(frozen=True)

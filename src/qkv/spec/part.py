@@ -16,7 +16,8 @@ from qkv.spec.position import ALiBi, Coordinates, NoBias, NoRotation, Relative, 
 from qkv.spec.score import ScaledDot, Score
 
 
-def _positive(owner: object, *names: str) -> None:
+def positive(owner: object, *names: str) -> None:
+    """Raises QkvError where a field is no whole number of at least 1."""
     for name in names:
         value = getattr(owner, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -121,7 +122,7 @@ class Attention:
 
     def __post_init__(self) -> None:
         said = [name for name in ("head_width", "kv_heads", "key_width") if isinstance(getattr(self, name), int)]
-        _positive(self, "heads", *said)
+        positive(self, "heads", *said)
         if not isinstance(self.kv_heads, Own) and self.heads % self.kv_heads:
             raise QkvError(f"{self.kv_heads} heads of keys and values cannot serve {self.heads} heads evenly")
         by_head(self.pattern, self.heads)
@@ -138,7 +139,7 @@ class MemoryAttention:
     score: Score = ScaledDot()
 
     def __post_init__(self) -> None:
-        _positive(self, "heads", *(["head_width"] if not isinstance(self.head_width, Even) else []))
+        positive(self, "heads", *(["head_width"] if not isinstance(self.head_width, Even) else []))
 
 
 def head_width(attention: Attention | MemoryAttention, width: int) -> int:
@@ -177,7 +178,7 @@ class FeedForward:
     gated: bool = False
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden")
+        positive(self, "hidden")
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class SeparableFeedForward:
     offset: bool = True
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden", "first", "second")
+        positive(self, "hidden", "first", "second")
 
 
 Sublayer = Attention | MemoryAttention | FeedForward | SeparableFeedForward
@@ -244,7 +245,7 @@ class Stack:
         object.__setattr__(self, "blocks", tuple(blocks))
         object.__setattr__(self, "depth", depth)
         object.__setattr__(self, "bias", bias)
-        _positive(self, "depth")
+        positive(self, "depth")
         if not isinstance(bias, NoBias) and len(self.heads()) != 1:
             raise QkvError(f"blocks that share {bias} need equally many heads each, not {sorted(self.heads())}")
 
@@ -271,7 +272,7 @@ class Recurrence:
     halt: Halting = AllSteps()
 
     def __post_init__(self) -> None:
-        _positive(self, "steps")
+        positive(self, "steps")
 
     @property
     def blocks(self) -> tuple[Unit, ...]:
