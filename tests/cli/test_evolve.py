@@ -341,6 +341,9 @@ def test_a_person_searches_and_trains_what_is_found(ask: Ask, runs: Runs, tmp_pa
     refused(ask("evolve", *recipe, "--out", str(out), *QUICK), "holds a search already")
     refused(ask("look", "search", str(tmp_path)), "there is no search in")
     refused(ask("evolve", "--out", str(tmp_path / "none"), "--resume"), "there is no search in")
+    other = ("--children", "150", "--minutes", "0", "--workers", "1", *recipe)  # some as they were, or as they are by themselves
+    answer = ask("evolve", "--out", str(out), "--resume", *other)
+    refused(answer, "keeps its options: leave out --recipe, --children, --minutes, --set")
     refused(ask("evolve", "--out", str(tmp_path / "none")), "--recipe NAME")
     refused(ask("evolve", *recipe, "--out", str(tmp_path / "none"), "--parameters", "5"), "--parameters is LEAST,MOST")
     refused(ask("evolve", *recipe, "--out", str(tmp_path / "none"), "--steps", "a,b"), "--steps is a list of whole numbers")
@@ -401,22 +404,42 @@ def _count(folder: Path) -> int:
         return 0
 
 
-def test_a_child_whose_process_dies_is_tried_once_more(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes; some children end their own: these are recorded as lost, and their neighbours are not."""
-    monkeypatch.setattr(engine, "_watched", _deadly)
+@pytest.mark.parametrize("end", ["killed", "hangs"])
+def test_a_child_whose_process_dies_is_tried_once_more(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Two processes; some children end their own, or hang until it ends itself: these are recorded as lost, and their neighbours
+    are not."""
+    monkeypatch.setattr(engine, "_watched", _killed if end == "killed" else _hung)
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where other processes find this module
     watch = Quiet()
-    engine.evolve(replace(search, children=6), tmp_path / "a", watch, workers=2)
+    engine.evolve(replace(search, children=6, minutes=0.01), tmp_path / "a", watch, workers=2)
     failed = [child for _, child in watch.shown if child.failure]
     assert [child.failure for child in failed] == [engine.LOST] * len(failed) and 1 <= len(failed) <= 5
-    assert {child.number for child in failed} == {child.number for _, child in watch.shown if _kills(child.model)}
+    assert {child.number for child in failed} == {child.number for _, child in watch.shown if _dies(child.model)}
 
 
-def _kills(model: Any) -> bool:
+def _dies(model: Any) -> bool:
     return Random(repr(model)).random() < 0.4
 
 
-def _deadly(search: Search, model: EncoderDecoder, found: Any) -> Upbringing:
-    if _kills(model):
-        os.kill(os.getpid(), signal.SIGKILL)
+def _lives(model: EncoderDecoder, found: Any) -> Upbringing:
     return Upbringing(((found[0][0], worth(model, found[0][0])),), 0.0)
+
+
+def _killed(search: Search, model: EncoderDecoder, found: Any) -> Upbringing:
+    if _dies(model):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _lives(model, found)
+
+
+def _hung(search: Search, model: EncoderDecoder, found: Any) -> Upbringing:
+    """What watches a child in its process, where bringing it up takes for ever."""
+
+    def bring_up(*_: Any) -> Upbringing:
+        while _dies(model):
+            time.sleep(1)
+        return _lives(model, found)
+
+    with mock.patch.multiple(engine, GRACE=0.5, bring_up=bring_up):
+        return engine._watched(search, model, found)

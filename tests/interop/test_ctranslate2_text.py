@@ -28,6 +28,7 @@ VARIANTS = {
     "relu, a large epsilon": ("*.activation=ReLU()", "*.norm=PreNorm(0.01)"),
     "exact gelu": ("*.activation=GELU()",),
     "swish": ("*.activation=Swish()",),
+    "gelu by a sigmoid": ("*.activation=SigmoidGELU()",),
 }
 
 
@@ -77,6 +78,7 @@ def test_parity_notices_another_model(make_stored: MakeStored, tmp_path: Path) -
         (("*.gated=true",), "gated=True"),
         (("*.kv_heads=2",), "kv_heads=2"),
         (("*.score=Dot()",), "score=Dot"),
+        (("*.activation=LeakyReLU()",), "activation=LeakyReLU"),
         (("output.scaled=true",), "scaled=True"),
     ],
     ids=str,

@@ -43,6 +43,7 @@ GATED = (
 MODELS: dict[str, tuple[Callable[..., Model], tuple[str, ...], dict[str, Any]]] = {
     "gpt": (gpt, (), PLACES | {"cut": "bytes"}),
     "gpt, untied, with another activation": (gpt, ("tie=Untied()", "*.activation=Swish()"), PLACES),
+    "gpt, gelu by a sigmoid": (gpt, ("*.activation=SigmoidGELU()",), PLACES),
     "gpt without offsets": (gpt, ("*.offset=false",), PLACES),
     "gpt, scores not scaled": (gpt, ("*.score=Dot()",), PLACES | {"cut": "characters"}),
     "bert": (bert, (), PLACES),
@@ -171,6 +172,7 @@ REFUSED: list[tuple[Callable[..., Model], tuple[str, ...], str]] = [
         ),
         "different values of hidden",
     ),
+    (gpt, ("*.activation=LeakyReLU()",), "activation=LeakyReLU"),
     (bert, ("*.norm=PreNorm(1e-12)",), "PreNorm"),
     (bert, ("embedding.segments=0",), "segments=0"),
     (bert, ("embedding.norm=NoNorm()",), "NoNorm"),

@@ -37,7 +37,7 @@ from qkv.spec.cell import (
     Separable,
 )
 from qkv.spec.count import flops, parameters
-from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, Recurrence, ReLU, Stack, Swish
+from qkv.spec.part import Attention, Block, FeedForward, LeakyReLU, MemoryAttention, PreNorm, Recurrence, ReLU, Stack, Swish
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.position import Sinusoid
 
@@ -133,7 +133,7 @@ def cells(draw: st.DrawFn, pattern: Full | Causal = Causal(), memory: bool = Fal
         def branch(layer: Any, number: int = number) -> Branch:
             keeps = isinstance(layer, Identity | Depthwise | Lightweight)
             width = AsInput() if keeps else draw(st.sampled_from([AsInput(), 0.5, 1.0, 2.0]))
-            activation = draw(st.sampled_from([NoActivation(), ReLU(), Swish()]))
+            activation = draw(st.sampled_from([NoActivation(), ReLU(), LeakyReLU(), Swish()]))
             return Branch(draw(st.integers(0, number)), layer, width, draw(st.booleans()), activation)
 
         left = branch(draw(kinds))

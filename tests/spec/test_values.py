@@ -26,7 +26,17 @@ BYTES = data.Bytes(("a.npy",), data.Pictures(8, 8))
 
 # of every value one, with nothing as it is by default
 EXAMPLES: list[Any] = [
-    *(part.ReLU(), part.GELU(), part.TanhGELU(), part.Swish(), part.LayerNorm(), part.RMSNorm(), part.Even(), part.Own()),
+    *(
+        part.ReLU(),
+        part.LeakyReLU(),
+        part.GELU(),
+        part.TanhGELU(),
+        part.Swish(),
+        part.LayerNorm(),
+        part.RMSNorm(),
+        part.Even(),
+        part.Own(),
+    ),
     part.PostNorm(1e-6, RMSNorm()),
     part.PreNorm(1e-7, RMSNorm()),
     Attention(8, Causal(), True, 5, 2, score.Dot(), Rotary(500.0), position.ALiBi(), 4),

@@ -11,8 +11,11 @@ import typer
 from qkv.cli.console import duration
 from qkv.error import QkvError
 
+MAY_CHANGE = ("out", "resume", "workers", "cluster")  # between a search and its going on
+
 
 def evolve(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="The folder of the search.")],
     recipe: Annotated[
         str | None, typer.Option(help="A recipe of `qkv train`, by name or file, such as RUN/run.toml: how children are trained.")
@@ -50,9 +53,9 @@ def evolve(
     from qkv.evolve.record import read_search
 
     if resume:
+        if said := _said(context):
+            raise QkvError(f"a search that goes on keeps its options: leave out {', '.join(said)}")
         search = read_search(out)
-        if recipe is not None or set_:
-            raise QkvError("a search that goes on keeps its options: leave out --recipe and --set")
     elif recipe is None:
         raise QkvError("say how children are trained: --recipe NAME, a recipe of `qkv train` or the run.toml of a run")
     else:
@@ -67,6 +70,16 @@ def evolve(
     _write(best, out)
     print(f"the best child is number {best.number}: fitness {best.fitness:.4f} after {best.steps} steps")
     print(out / "best.json")
+
+
+def _said(context: typer.Context) -> list[str]:
+    """The options that were given, but those that a search may go on with."""
+    found = []
+    for option in context.command.params:
+        source = context.get_parameter_source(str(option.name))
+        if source is not None and source.name == "COMMANDLINE" and option.name not in MAY_CHANGE:
+            found.append(option.opts[0])
+    return found
 
 
 def _search(

@@ -21,7 +21,8 @@ from qkv.spec.count import parameters
 from qkv.spec.search import AnyNumber, AtRandom, Search
 from qkv.train.run import describe
 
-LOST = "its process died, twice: it may have needed more memory than there is"
+LOST = "its process died, twice: it may have hung, or needed more memory than there is"
+GRACE = 60.0  # seconds that a child has beyond half as long again as it may take, before its process ends itself
 CONNECT = 20  # seconds
 SEED = 0  # the number of the child that is what the search begins with
 
@@ -225,7 +226,7 @@ def _submitted(pool: Executor, search: Search, child: _Begun) -> Future[Upbringi
 def _watched(search: Search, model: Parent, found: tuple[tuple[int, float], ...]) -> Upbringing:
     """A child brought up in another process, which ends itself if the child hangs where nothing else can end it."""
     if search.minutes:
-        faulthandler.dump_traceback_later(90 * search.minutes + 60, exit=True)
+        faulthandler.dump_traceback_later(90 * search.minutes + GRACE, exit=True)
     try:
         return bring_up(search.run, model, found, search.longest, search.minutes)
     finally:

@@ -33,13 +33,13 @@ from qkv.spec.cell import (
 )
 from qkv.spec.count import parameters
 from qkv.spec.model import DecoderOnly, EncoderDecoder, EncoderOnly, sides
-from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, ReLU, Stack, Swish, Unit
+from qkv.spec.part import Attention, Block, FeedForward, LeakyReLU, MemoryAttention, PreNorm, ReLU, Stack, Swish, Unit
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.search import AnyNumber, Between
 
 Parent = EncoderDecoder | DecoderOnly | EncoderOnly
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)  # ten relative widths: those of the published cells are among them
-ACTIVATIONS = (NoActivation(), ReLU(), Swish())
+ACTIVATIONS = (NoActivation(), ReLU(), LeakyReLU(), Swish())
 COMBINERS = (Add(), Multiply(), Concatenate())
 HEADS = (4, 8, 16)
 DEEPEST = 6  # cells of a stack

@@ -15,12 +15,18 @@ from qkv.interop.ctranslate2 import FIT, POSITIONS, library, numbers, put_stack
 from qkv.model.position import sinusoids
 from qkv.model.transformer import DecoderOnly
 from qkv.spec import model as spec
-from qkv.spec.part import GELU, PreNorm, ReLU, Swish, TanhGELU
+from qkv.spec.part import GELU, Activation, PreNorm, ReLU, SigmoidGELU, Swish, TanhGELU
 from qkv.spec.pattern import Causal
 from qkv.spec.position import Learned, Sinusoid
 from qkv.store import save_tokenizers
 
-ACTIVATIONS = {ReLU(): "RELU", GELU(): "GELU", TanhGELU(): "GELUTanh", Swish(): "SWISH"}
+ACTIVATIONS: dict[Activation, str] = {
+    ReLU(): "RELU",
+    GELU(): "GELU",
+    TanhGELU(): "GELUTanh",
+    SigmoidGELU(): "GELUSigmoid",
+    Swish(): "SWISH",
+}
 
 
 def export(writer: Writer, folder: Path) -> None:
@@ -38,7 +44,7 @@ def export(writer: Writer, folder: Path) -> None:
     FIT.no_shared_bias(described.decoder)
     row = FIT.stack(described.decoder, described.width, Causal(), PreNorm)
     FIT.even(row, described.width)
-    activation = getattr(specs.Activation, ACTIVATIONS[row.activation])
+    activation = getattr(specs.Activation, FIT.activation(row.activation, ACTIVATIONS))
     made = specs.TransformerDecoderModelSpec.from_config(row.depth, row.heads, pre_norm=True, activation=activation)
     made.decoder.scale_embeddings = described.embedding.scale
     made.decoder.position_encodings.encodings = _places(model)

@@ -3,7 +3,7 @@ named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
 
@@ -68,6 +68,12 @@ class Fit:
         if len(different) > 1:
             self.refuse(f"different values of {what} ({', '.join(map(str, different))})", "the same in all blocks")
         return different[0]
+
+    def activation(self, found: Activation, names: Mapping[Activation, str]) -> str:
+        """What the engine calls an activation; refuse one that it does not have."""
+        if found not in names:
+            self.refuse(f"activation={found}", " or ".join(map(str, names)))
+        return names[found]
 
     def embedding(self, embedding: Embedding, norm: bool, segments: bool = False) -> None:
         """Refuse an embedding with a norm where there is none, or without one where there is one; and so with segments."""

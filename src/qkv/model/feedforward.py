@@ -15,6 +15,7 @@ from qkv.spec import part
 
 ACTIVATIONS: dict[part.Activation, Callable[[Tensor], Tensor]] = {
     part.ReLU(): lambda x: functional.relu(x, inplace=True),
+    part.LeakyReLU(): lambda x: functional.leaky_relu(x, 0.2),
     part.GELU(): functional.gelu,
     part.TanhGELU(): lambda x: functional.gelu(x, approximate="tanh"),
     part.SigmoidGELU(): lambda x: x * torch.sigmoid(1.702 * x),

@@ -36,6 +36,11 @@ class ReLU:
 
 
 @dataclass(frozen=True)
+class LeakyReLU:
+    """max(0.2 x, x) (Maas et al. 2013), with the slope of the library in which So et al. 2019 searched."""
+
+
+@dataclass(frozen=True)
 class GELU:
     """x times the probability that a standard normal variable is below x (Hendrycks and Gimpel 2016)."""
 
@@ -55,7 +60,7 @@ class SigmoidGELU:
     """x / (1 + e^(-1.702 x)): the other approximation of the same paper, which Child et al. 2019 use."""
 
 
-Activation = ReLU | GELU | TanhGELU | SigmoidGELU | Swish
+Activation = ReLU | LeakyReLU | GELU | TanhGELU | SigmoidGELU | Swish
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def configured(fit: Fit, spec: EncoderDecoder, norm: type[PostNorm | PreNorm]) -
         "vocab_size": spec.vocabulary.source,
         "d_model": spec.width,
         "scale_embedding": spec.embedding.scale,
-        "activation_function": activation_name(fit.one((row.activation for row in rows), "activation")),
+        "activation_function": activation_name(fit, fit.one((row.activation for row in rows), "activation")),
         "dropout": rows[0].dropout,
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,

@@ -124,7 +124,7 @@ def _sizes(spec: EncoderOnly | Classifier) -> tuple[Row, dict[str, Any]]:
         "num_hidden_layers": row.depth,
         "num_attention_heads": row.heads,
         "intermediate_size": row.hidden,
-        "hidden_act": activation_name(row.activation),
+        "hidden_act": activation_name(FIT, row.activation),
         "hidden_dropout_prob": row.dropout,
         "attention_probs_dropout_prob": 0.0,
         "max_position_embeddings": position.longest,

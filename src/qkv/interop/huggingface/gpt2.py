@@ -67,7 +67,7 @@ def _configured(spec: DecoderOnly) -> dict[str, Any]:
         "n_layer": row.depth,
         "n_head": row.heads,
         "n_inner": row.hidden,
-        "activation_function": activation_name(row.activation),
+        "activation_function": activation_name(FIT, row.activation),
         "resid_pdrop": row.dropout,
         "embd_pdrop": embedding.dropout,
         "attn_pdrop": 0.0,

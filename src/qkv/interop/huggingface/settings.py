@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qkv.error import QkvError, unknown
-from qkv.spec.part import GELU, Activation, ReLU, Swish, TanhGELU
+from qkv.interop.fit import Fit
+from qkv.spec.part import GELU, Activation, ReLU, SigmoidGELU, Swish, TanhGELU
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": ReLU(),
@@ -16,6 +17,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": TanhGELU(),
     "gelu_pytorch_tanh": TanhGELU(),
     "gelu_fast": TanhGELU(),
+    "quick_gelu": SigmoidGELU(),
     "silu": Swish(),
     "swish": Swish(),
 }
@@ -78,6 +80,6 @@ class Settings:
         )
 
 
-def activation_name(activation: Activation) -> str:
-    """What `transformers` calls an activation."""
-    return next(name for name, value in ACTIVATIONS.items() if value == activation)
+def activation_name(fit: Fit, activation: Activation) -> str:
+    """What `transformers` calls an activation. Raises QkvError where it has none like it."""
+    return fit.activation(activation, {value: name for name, value in reversed(ACTIVATIONS.items())})

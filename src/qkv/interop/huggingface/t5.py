@@ -115,7 +115,7 @@ def _configured(spec: EncoderDecoder) -> dict[str, Any]:
         FIT.one((getattr(reads, name), getattr(writes, name)), name)
     if reads.gated and reads.activation == GELU():
         FIT.refuse("a gated FeedForward with GELU()", TanhGELU())
-    activation = "gelu" if reads.gated and reads.activation == TanhGELU() else activation_name(reads.activation)
+    activation = "gelu" if reads.gated and reads.activation == TanhGELU() else activation_name(FIT, reads.activation)
     return {
         "vocab_size": spec.vocabulary.target,
         "d_model": spec.width,
