@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +49,7 @@ def evolve(
     from qkv import device as machine
     from qkv.evolve.evolve import by_dask
     from qkv.evolve.evolve import evolve as search_on
-    from qkv.evolve.record import read_search
+    from qkv.evolve.record import BEST, read_search
 
     if resume:
         if said := _said(context):
@@ -67,9 +66,8 @@ def evolve(
     executor = None if cluster is None else by_dask(cluster)
     with _Board() as board:
         best = search_on(search, out, board, workers=workers, resume=resume, executor=executor)
-    _write(best, out)
     print(f"the best child is number {best.number}: fitness {best.fitness:.4f} after {best.steps} steps")
-    print(out / "best.json")
+    print(out / BEST)
 
 
 def _said(context: typer.Context) -> list[str]:
@@ -123,12 +121,6 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
         return tuple(int(each.replace("_", "")) for each in text.split(","))
     except ValueError:
         raise QkvError(f"{option} is a list of whole numbers, such as 60,60,120, not {text!r}") from None
-
-
-def _write(best: Any, folder: Path) -> None:
-    from qkv.spec import plain
-
-    (folder / "best.json").write_text(json.dumps(plain.to_plain(best.model), indent=2) + "\n", encoding="utf-8")
 
 
 class _Board:

@@ -158,7 +158,8 @@ def evolve(
     resume: bool = False,
     executor: Callable[[], Executor] | None = None,
 ) -> Child:
-    """Search to the end; the best child. Raises QkvError where the search cannot begin, or no child lived."""
+    """Search to the end; the best child, which stands in the folder, too. Raises QkvError where no search can begin, or no child
+    lived."""
     task = task_for(search.run)
     first = beginning(describe(search.run, task.report.vocabularies))
     if not isinstance(search.parameters, AnyNumber):
@@ -174,6 +175,7 @@ def evolve(
         best = way.state(0).best
         if best is None:
             raise QkvError(f"none of {len(way.children)} children lived: see their failures in {records.path}")
+        records.crown(best)
         return best
     finally:
         records.close()

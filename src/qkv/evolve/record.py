@@ -13,7 +13,7 @@ from qkv.error import QkvError
 from qkv.spec import plain
 from qkv.spec.search import Search
 
-NAME = "search.sqlite"
+NAME, BEST = "search.sqlite", "best.json"
 VERSION = 1
 TABLES = """
 CREATE TABLE IF NOT EXISTS search (version INTEGER, description TEXT);
@@ -87,6 +87,11 @@ class Records:
             ),
         )
         self._base.commit()
+
+    def crown(self, best: Child) -> None:
+        """Write down what the best child is, as a file that `qkv train --model` takes."""
+        text = json.dumps(plain.to_plain(best.model), indent=2) + "\n"
+        self.path.with_name(BEST).write_text(text, encoding="utf-8")
 
     def __iter__(self) -> Iterator[Child]:
         """In the order in which they were ready."""
