@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +19,7 @@ from torch.nn.attention import flex_attention
 
 from qkv.attention.attend import BACKENDS, attend, choose
 from qkv.attention.call import Call
-from qkv.attention.flex import Flex
+from qkv.attention.flex import TURNS, Flex
 from qkv.attention.fold import fold, terms
 from qkv.attention.folded import Folded
 from qkv.attention.fused import LARGEST_MASK, Fused
@@ -181,12 +184,67 @@ def test_the_patterns_of_the_paper_on_long_texts(declined: str, pattern: Any, le
 @settings(max_examples=40, deadline=None)
 @given(call=calls(torch.float32, st.one_of(SINGLE, st.builds(lambda one, other: PerHead(one, other), SINGLE, SINGLE))))
 def test_what_flex_attention_is_told_is_the_same_formula(call: Call) -> None:
-    """Forward alone, without its kernel: a CPU has none; and not traced, since traced functions cannot be checked for types."""
-    present = call.keys.present(call.first, call.q.shape[2])
-    with mock.patch.object(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True):
-        mine, wanted = Flex().run(call), attend(call, [Reference()])
-    there = torch.ones(()) if present is None else present[:, None, :, None]
-    torch.testing.assert_close(mine * there, wanted * there, rtol=0, atol=1e-5)
+    """Forward and backward, as PyTorch defines them without a kernel, which a CPU does not have for the way back; and not traced,
+    since traced functions cannot be checked for types."""
+    with without_kernel():
+        found = run(Asked(), call)
+    for mine, wanted in zip(found, run(Reference(), call), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-5)
+
+
+class Asked(Flex):
+    """FlexAttention, also where it has no kernel."""
+
+    def declines(self, call: Call) -> str:
+        return ""
+
+
+@contextmanager
+def without_kernel() -> Iterator[None]:
+    """FlexAttention by its definition."""
+    with (
+        mock.patch.object(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True),
+        mock.patch.object(flex_attention, "_validate_device"),
+    ):
+        yield
+
+
+class Rival(Reference):
+    """The reference, after a pause, or what somebody else makes of it."""
+
+    name = "rival"
+
+    def __init__(self, seconds: float = 0.0, wrong: float = 0.0) -> None:
+        self.seconds, self.wrong, self.calls = seconds, wrong, 0
+
+    def run(self, call: Call) -> torch.Tensor:
+        self.calls += 1
+        time.sleep(self.seconds)
+        return super().run(call) + self.wrong
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile", "ignore:_FLEX")
+def test_flex_attention_takes_what_it_computes_quicker_and_alike() -> None:
+    """It is tried on the first call of a kind, of which there is one for sizes up to each power of two."""
+    q = torch.randn(1, 2, 40, 8, generator=torch.Generator().manual_seed(0))
+    call = Call(q, q, q, Causal() & Stride(3))
+    longer = Call(*(torch.randn(1, 2, length, 8) for length in (60, 60, 60)), Causal() & Stride(3))
+    with without_kernel():
+        slow = Rival(0.3)
+        assert Flex(slow).outrun(call) == "" and slow.calls == 1 + TURNS
+        assert re.fullmatch(r"rival took [\d.]+ ms here, and it [\d.]+", Flex(Rival()).outrun(call))
+        other = Flex(Rival(0.3, wrong=0.1))
+        assert re.fullmatch(r"it is 0.\d+ from what rival finds", other.outrun(call))
+        assert Flex(Rival(wrong=math.nan)).outrun(call) == "it is nan from what rival finds"
+        quick = Rival()
+        judged = Flex(quick)
+        assert judged.outrun(call) and judged.outrun(longer) and quick.calls == 1 + TURNS, "the second is of the same kind"
+        assert judged.outrun(replace(call, pattern=Causal() & Stride(4))) and quick.calls == 2 + 2 * TURNS
+        learning = replace(call, q=q.clone().requires_grad_())
+        assert "took" in judged.outrun(learning) and quick.calls == 3 + 3 * TURNS, "forward and backward"
+        with mock.patch("qkv.attention.flex.flex_attention", side_effect=NotImplementedError("no kernel\nat all")):
+            assert Flex(Rival()).outrun(call) == "it failed here: NotImplementedError: no kernel"
+    assert Flex(Folded()).outrun(Call(q, q, q, Local(5) & Stride(2))) == "", "a rival that declines is none"
 
 
 @given(pattern=SINGLE, keys=st.integers(1, 60), data=st.data())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qkv.attention.call import Call
+from qkv.attention.call import Backend, Call
 from qkv.attention.flex import Flex
 from qkv.attention.folded import Folded
 from qkv.attention.fused import Fused
@@ -19,20 +18,7 @@ from qkv.attention.reference import Reference
 from qkv.error import QkvError
 from qkv.spec.pattern import PerHead
 
-
-@runtime_checkable
-class Backend(Protocol):
-    """One way to compute a call; `by_head` says whether different heads of it may have different patterns."""
-
-    name: str
-    by_head: bool
-
-    def declines(self, call: Call) -> str: ...
-
-    def run(self, call: Call) -> Float[Tensor, "B H T W"]: ...
-
-
-BACKENDS: tuple[Backend, ...] = (Flex(), Folded(), Products(), Fused(), Reference())
+BACKENDS: tuple[Backend, ...] = (Flex(Folded()), Folded(), Products(), Fused(), Reference())
 
 
 @dataclass(frozen=True)

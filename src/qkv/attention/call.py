@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -81,3 +82,19 @@ class Call:
         """Keys or values, one for each head of the queries."""
         heads, groups = self.q.shape[1], x.shape[1]
         return x if heads == groups else x.repeat_interleave(heads // groups, dim=1)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One way to compute a call; `by_head` says whether different heads of it may have different patterns."""
+
+    name: str
+    by_head: bool
+
+    def declines(self, call: Call) -> str:
+        """Why the call is not for this backend, in words; empty where it runs."""
+        ...
+
+    def run(self, call: Call) -> Float[Tensor, "B H T W"]:
+        """What each query receives."""
+        ...
