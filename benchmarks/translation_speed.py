@@ -9,6 +9,7 @@ python benchmarks/translation_speed.py --base                                one
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Job:
     sources: list[list[int]]
     batch: int = 0
     forced: int = 0
+    prune: float = math.inf  # of ours: nats
     beside: bool = False  # of CTranslate2: several batches beside each other, each with one thread
 
 
@@ -64,7 +66,7 @@ def ours(model: Path | int, threads: int, precision: str) -> Callable[[Job], tup
         (quantise if precision == "int8" else pack)(translator.model)
 
     def work(job: Job) -> tuple[float, list[list[int]]]:
-        rule = Beam(4, PENALTY, least=job.forced, most=job.forced or MOST)
+        rule = Beam(4, PENALTY, least=job.forced, most=job.forced or MOST, prune=job.prune)
         sources = [[*ids, END] for ids in job.sources]
         found: list[list[int]] = []
         for part in [sources] if job.batch else [[one] for one in sources]:
@@ -127,11 +129,13 @@ def contest(sides: dict[str, Worker], jobs: dict[str, Job], rounds: int) -> dict
     return summary(in_turns({name: (sides[name], jobs[name]) for name in sides}, rounds), "qkv", "ctranslate2")
 
 
-def bulk(sides: dict[str, Worker], translator: Translator, lines: list[str], targets: list[str], rounds: int) -> dict[str, Any]:
+def bulk(
+    sides: dict[str, Worker], translator: Translator, lines: list[str], targets: list[str], rounds: int, prune: float
+) -> dict[str, Any]:
     """Sentences per second, each side at its best batch size, and the BLEU of both."""
     sources = translator.source.encode(lines)
     tried = {
-        "qkv": [Job(sources, size) for size in OURS],
+        "qkv": [Job(sources, size, prune=prune) for size in OURS],
         "ctranslate2": [Job(sources, size, beside=beside) for size in THEIRS for beside in (False, True)],
     }
     best: dict[str, Job] = {}
@@ -154,6 +158,7 @@ def main() -> None:
     parser.add_argument("--target")
     parser.add_argument("--base", action="store_true")
     parser.add_argument("--precision", choices=list(THEIR_NAME), default="fp32", help="of both sides")
+    parser.add_argument("--prune", type=float, default=0.0, help="nats, of our search in bulk; 0 drops no hypothesis")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/translation_speed.jsonl"))
@@ -177,7 +182,9 @@ def main() -> None:
         translator = qkv.load(options.run, device="cpu", precision="fp32")
         lines, targets = list(read_lines(options.source)), list(read_lines(options.target))
         what = {"job": f"in bulk, {options.run.name}, {len(lines)} sentences", **settings}
-        results.measure(what, lambda: bulk(sides, translator, lines, targets, options.rounds))
+        what |= {"prune": options.prune} if options.prune else {}
+        prune = options.prune or math.inf
+        results.measure(what, lambda: bulk(sides, translator, lines, targets, options.rounds, prune))
         few = Job(translator.source.encode(lines[:100]))
         what = {"job": f"one at a time, {options.run.name}, tokens/s", **settings}
         results.measure(what, lambda: contest(sides, dict.fromkeys(sides, few), options.rounds))

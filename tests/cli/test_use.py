@@ -7,13 +7,14 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.conftest import CALL, TINY, WORDS, Answer, Ask, Text, Trained, asked, sentences, write
 
 import qkv
 from qkv.decode import translate as decoding
-from qkv.decode.rule import Beam
+from qkv.decode.rule import Beam, Certain
 from qkv.decode.translate import Translator
 
 LENGTHS = Beam.__init__.__defaults__
@@ -124,6 +125,27 @@ def test_n_best_are_numbered_scored_and_in_order(ask: Ask, trained: Trained) -> 
 @pytest.mark.parametrize("options", [["--n-best", 5], ["--n-best", 0], ["--beam", 1, "--n-best", 2]], ids=str)
 def test_more_translations_than_hypotheses_are_refused(ask: Ask, trained: Trained, options: list[object]) -> None:
     refused(ask("translate", trained.folder, *options, stdin=INPUT), "--n-best")
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [(["--prune", 0.01], {"prune": 0.01}), (["--thorough", "--prune", 0.01], {"prune": 0.01, "stop": Certain()})],
+    ids=["pruned", "thorough and pruned"],
+)
+def test_a_search_takes_its_options(
+    ask: Ask, trained: Trained, translator: Translator, tmp_path: Path, options: list[object], rule: dict[str, Any]
+) -> None:
+    """`translate` and `evaluate` search by one rule; where little is kept, hypotheses differ from those of the whole beam."""
+    lines = sentences(8, 10)
+    expected = translator.translate(lines, Beam(**rule), count=4)
+    answer = ask("translate", trained.folder, write(tmp_path / "lines", lines), *options, "--n-best", 4)
+    assert [row.split("\t")[2] for row in answer.out.splitlines()] == [each.text for best in expected for each in best]
+    assert expected != translator.translate(lines, Beam(), count=4)
+    write(tmp_path / "target", lines)
+    pair = ("--source", tmp_path / "lines", "--target", tmp_path / "target", "--output", tmp_path / "found")
+    assert ask("evaluate", trained.folder, *pair, *options).code == 0
+    assert (tmp_path / "found").read_text().splitlines() == [best[0].text for best in expected]
+    refused(ask("translate", trained.folder, "--prune", -1, stdin=INPUT), "by a positive number of nats, not by -1")
 
 
 def test_a_beam_of_nothing_is_refused(ask: Ask, trained: Trained) -> None:

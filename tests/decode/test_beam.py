@@ -7,6 +7,8 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -148,18 +150,22 @@ def test_finished_and_unfinished_are_never_mixed_and_best_comes_first(make_model
     assert len(kinds) == 2
 
 
-@pytest.mark.parametrize("beam", [1, 4])
-def test_a_beam_of_one_is_greedy_and_wider_ones_are_a_straightforward_search(make_model, symbols, sources, beam: int) -> None:
-    model = make_model(13, 11, sharpness=4.0)
-    for source in sources(10, 13):
-        found = search(model, [source], symbols, Beam(beam, 0.6, most=7), beam)[0]
-        expected = plain_search(model, source, beam, 0.6, 7)
+@pytest.mark.parametrize(("beam", "prune"), [(1, math.inf), (4, math.inf), (4, 3.0), (4, 0.5)])
+def test_a_beam_of_one_is_greedy_and_wider_ones_are_a_straightforward_search(
+    make_model, symbols, sources, beam: int, prune: float
+) -> None:
+    """Together they lose hypotheses, and leave, at different times."""
+    model, read = make_model(13, 11, sharpness=4.0), sources(10, 13)
+    for source, found in zip(read, search(model, read, symbols, Beam(beam, 0.6, most=7, prune=prune), beam), strict=True):
+        expected = plain_search(model, source, beam, 0.6, 7, prune)
         assert [hypothesis.tokens for hypothesis in found] == [tokens for _, tokens in expected]
         assert [hypothesis.score for hypothesis in found] == pytest.approx([score for score, _ in expected], abs=1e-5)
 
 
 @torch.no_grad()
-def plain_search(model, source: list[int], beam: int, alpha: float, most: int) -> list[tuple[float, tuple[int, ...]]]:
+def plain_search(
+    model, source: list[int], beam: int, alpha: float, most: int, prune: float
+) -> list[tuple[float, tuple[int, ...]]]:
     """The same search by full passes, lists and sorting, without stopping early."""
     memory = model.encode(torch.tensor([source]), Plain())
     going: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
@@ -174,6 +180,7 @@ def plain_search(model, source: list[int], beam: int, alpha: float, most: int) -
             (score / ((5 + length) / 6) ** alpha, tokens[:-1]) for score, tokens in candidates[:beam] if tokens[-1] == EOS
         ]
         going = [(score, tokens) for score, tokens in candidates if tokens[-1] != EOS][:beam]
+        going = [(score, tokens) for score, tokens in going if score >= going[0][0] - prune]
         if len(finished) >= beam:
             break
     finished = finished or [(score / ((5 + most) / 6) ** alpha, tokens) for score, tokens in going]
@@ -239,8 +246,37 @@ def test_at_most_the_end_symbol_is_an_empty_translation(make_model, symbols, sou
         assert [hypothesis.tokens for hypothesis in found] == [()]
 
 
-@pytest.mark.parametrize("wrong", [{"beam": 0}, {"beam": -3}, {"least": 5, "most": 4}, {"most": 0}, {"extra": -1}])
-def test_a_rule_that_nothing_can_fulfil_is_refused(wrong: dict[str, int]) -> None:
+def test_the_rows_of_dropped_hypotheses_are_not_computed(make_model, symbols, sources) -> None:
+    model, read = make_model(13, 11, sharpness=4.0), sources(10, 13)
+    computed: dict[float, int] = {}
+    forward = model.logits
+    for prune in (math.inf, 1.0):
+        rows: list[int] = []
+
+        def counted(hidden: torch.Tensor, rows: list[int] = rows) -> torch.Tensor:
+            rows.append(len(hidden))
+            return forward(hidden)
+
+        with mock.patch.object(model, "logits", counted):
+            search(model, read, symbols, Beam(4, most=7, prune=prune))
+        computed[prune] = sum(rows)
+    assert computed[1.0] < 0.8 * computed[math.inf]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beam": 0},
+        {"prune": 0.0},
+        {"prune": -1.0},
+        {"prune": math.nan},
+        {"beam": -3},
+        {"least": 5, "most": 4},
+        {"most": 0},
+        {"extra": -1},
+    ],
+)
+def test_a_rule_that_nothing_can_fulfil_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(QkvError):
         Beam(**wrong)
 
@@ -276,6 +312,21 @@ def test_a_full_beam_of_continuations_equals_exhaustive_search(
         expected = everything(model, prompt, 4, alpha, rules)
         assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
         assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([score for score, _ in expected], abs=1e-5)
+
+
+def test_rules_see_what_those_have_said_that_were_not_dropped(make_decoder, symbols) -> None:
+    model, prompts = make_decoder(9, ending=0.0), [[BOS, 4, 3], [BOS, 5, 6]]
+    rules = (NoRepeat(1),)
+    for prompt, hypotheses in zip(prompts, write_on(model, prompts, symbols, Beam(4, most=5, prune=0.7), 4, rules), strict=True):
+        for hypothesis in hypotheses:
+            said = [*prompt, *hypothesis.tokens]
+            assert len(set(said)) == len(said)
+            logarithm = 0.0
+            for place, token in enumerate((*hypothesis.tokens, *([EOS] if hypothesis.finished else []))):
+                so_far = torch.tensor([[*prompt, *hypothesis.tokens[:place]]])
+                logits = apply_all(rules, model(so_far, Plain())[:, -1], so_far)
+                logarithm += logits.log_softmax(1)[0, token].item()
+            assert logarithm == pytest.approx(hypothesis.logarithm, abs=1e-6)
 
 
 def test_a_translation_is_no_longer_than_the_model_has_places_for() -> None:

@@ -16,6 +16,7 @@ from qkv.cli.use import (
     Json,
     Penalty,
     Precision,
+    Prune,
     Run,
     Thorough,
     Threads,
@@ -59,6 +60,7 @@ def evaluate(
     beam: BeamSize = 4,
     length_penalty: Penalty = 0.6,
     thorough: Thorough = False,
+    prune: Prune = 0.0,
     tokenise: Annotated[str, typer.Option(help="sacreBLEU's tokenisation; `none` for text that is tokenised already.")] = "13a",
     output: Annotated[Path | None, typer.Option(help="Also write the translations here.")] = None,
     precision: Precision = "auto",
@@ -166,7 +168,7 @@ def _translations(stored: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     from qkv.train.evaluate import bleu, chrf
 
     sources, targets = _parallel(options["source"], options["target"])
-    rule = beam_rule(options["beam"], options["length_penalty"], options["thorough"])
+    rule = beam_rule(options["beam"], options["length_penalty"], options["thorough"], options["prune"])
     translator = Translator(stored)
     warn_too_long(translator, sources, 0)
     found = [best[0].text for best in translator.translate(sources, rule, batch_tokens=options["batch_tokens"])]

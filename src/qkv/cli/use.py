@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or int8.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves it to PyTorch.")]
 BatchTokens = Annotated[int, typer.Option(help="Positions of a batch, its hypotheses counted.")]
 Thorough = Annotated[bool, typer.Option("--thorough", help="Search on until nothing better can come, however unlikely it is.")]
+Prune = Annotated[
+    float,
+    typer.Option(help="Drop hypotheses that are less probable than the best by more nats than this, such as 3; 0 drops none."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -34,6 +39,7 @@ def translate(
     beam: BeamSize = 4,
     length_penalty: Penalty = 0.6,
     thorough: Thorough = False,
+    prune: Prune = 0.0,
     n_best: Annotated[int, typer.Option(help="Translations of each line.")] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="The score before each translation.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
@@ -49,7 +55,7 @@ def translate(
     """
     from qkv.decode.translate import Translator
 
-    rule = beam_rule(beam, length_penalty, thorough)
+    rule = beam_rule(beam, length_penalty, thorough, prune)
     if not 1 <= n_best <= beam:
         raise QkvError(f"--n-best {n_best}: a beam of {beam} gives 1 to {beam} translations of a line")
     with sink(output) as out:
@@ -73,11 +79,11 @@ def loaded(run: Path, device: str, precision: str, threads: int) -> Any:
     return finished(run, device=device, precision=precision)
 
 
-def beam_rule(beam: int, length_penalty: float, thorough: bool) -> Any:
+def beam_rule(beam: int, length_penalty: float, thorough: bool, prune: float) -> Any:
     """The search that the options describe."""
     from qkv.decode.rule import Beam, Certain, Likely
 
-    return Beam(beam, length_penalty, stop=Certain() if thorough else Likely())
+    return Beam(beam, length_penalty, stop=Certain() if thorough else Likely(), prune=prune or math.inf)
 
 
 def chunks(file: str) -> Iterator[list[str]]:

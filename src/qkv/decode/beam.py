@@ -102,7 +102,9 @@ class _Search:
         length = 0
         while self.active:
             length += 1
-            logarithms, chosen, origins = self._propose(self._ruled(self.session.step(tokens)), length)
+            alive = self._alive()
+            logits = self.session.step(tokens, alive)
+            logarithms, chosen, origins = self._propose(self._ruled(logits, alive), alive, length)
             self._finish(logarithms, chosen, origins, length)
             tokens = self._advance(logarithms, chosen, origins)
             leading = self.logarithms.amax(1).tolist()
@@ -111,13 +113,23 @@ class _Search:
                 tokens = self._retire(done, tokens)
         return self.results
 
-    def _ruled(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+    def _alive(self) -> Int[Tensor, " A"] | None:
+        """The hypotheses that somebody may go on from; None where none was dropped."""
+        if self.rule.prune == math.inf:
+            return None
+        alive = (self.logarithms > -math.inf).flatten().nonzero().flatten()
+        return alive if len(alive) < self.logarithms.numel() else None
+
+    def _ruled(self, logits: Float[Tensor, "A V"], alive: Int[Tensor, " A"] | None) -> Float[Tensor, "A V"]:
         if not self.rules:
             return logits
         given = self.given[:, None].expand(-1, self.history.shape[1], -1)
-        return apply_all(self.rules, logits, torch.cat([given, self.history], 2).flatten(0, 1))
+        before = torch.cat([given, self.history], 2).flatten(0, 1)
+        return apply_all(self.rules, logits, before if alive is None else before[alive])
 
-    def _propose(self, logits: Float[Tensor, "R V"], length: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _propose(
+        self, logits: Float[Tensor, "A V"], alive: Int[Tensor, " A"] | None, length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The 2 x beam best continuations of each sentence, best first: log-probability, token, and the hypothesis it goes on
         from; (B, 2 beam)."""
         sentences, wanted = len(self.active), 2 * self.rule.beam
@@ -125,6 +137,9 @@ class _Search:
         never = self.early if length <= self.rule.least else self.never
         probabilities.index_fill_(1, never, 0.0)  # never chosen, but part of what the model says
         values, tokens = best(probabilities, min(wanted, logits.shape[1]))
+        if alive is not None:  # nothing goes on from what was dropped
+            rows = (self.logarithms.numel(), values.shape[1])
+            values, tokens = (each.new_zeros(rows).index_copy_(0, alive, each) for each in (values, tokens))
         candidates = (self.logarithms.view(-1, 1) + values.log()).view(sentences, -1)
         logarithms, places = candidates.topk(min(wanted, candidates.shape[1]), dim=1)
         chosen, origins = tokens.view(sentences, -1).gather(1, places), places // values.shape[1]
@@ -147,6 +162,8 @@ class _Search:
         """The best continuations that do not end become the hypotheses of the next step."""
         sentences, before = self.logarithms.shape
         going, places = logarithms.masked_fill(chosen == self.end, -math.inf).topk(self.rule.beam, dim=1)
+        if self.rule.prune < math.inf:
+            going = going.masked_fill(going < going[:, :1] - self.rule.prune, -math.inf)
         origins = origins.gather(1, places)
         if before == self.rule.beam:
             order = staying(origins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,6 +40,9 @@ class Likely:
 class Beam:
     """How translations are searched for: `beam` hypotheses side by side, valued with the length penalty of GNMT.
 
+    A hypothesis that is less probable than the best one beside it by more than `prune` nats is dropped (relative threshold
+    pruning, Freitag and Al-Onaizan 2017); all are kept as it is.
+
     A translation has at most `source length + extra` tokens and never more than `most`, all end symbols counted; it does not
     end in the first `least` tokens.
     """
@@ -49,10 +53,13 @@ class Beam:
     least: int = 0
     most: int = 2**31
     stop: Certain | Likely = Likely()
+    prune: float = math.inf
 
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise QkvError(f"a beam holds at least 1 hypothesis, not {self.beam}")
+        if not self.prune > 0:
+            raise QkvError(f"what is pruned is less probable by a positive number of nats, not by {self.prune}")
         if self.most < 1 or self.extra < 0:
             raise QkvError(
                 f"a translation has at least its end symbol: most={self.most} must be at least 1 and extra={self.extra} at "

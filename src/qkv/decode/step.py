@@ -31,12 +31,14 @@ class Session:
         self._logits, self._state, self._stepper, self._sight = logits, state, stepper, sight
         self._step = stepper(sight)
 
-    def step(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
-        """Logits for what follows, given the last token of every hypothesis."""
-        return self._logits(self._step(tokens))
+    def step(self, tokens: Int[Tensor, " R"], alive: Int[Tensor, " A"] | None = None) -> Float[Tensor, "A V"]:
+        """Logits for what follows, given the last token of every hypothesis; or, where only these are alive, for each of them."""
+        self._state.leave(alive, len(tokens))
+        return self._logits(self._step(tokens if alive is None else tokens[alive]))
 
     def hidden(self, tokens: Int[Tensor, " R"]) -> Float[Tensor, "R D"]:
-        """The vectors of which `step` makes logits."""
+        """The vectors of which `step` makes logits, for all."""
+        self._state.leave(None, len(tokens))
         return self._step(tokens)
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:

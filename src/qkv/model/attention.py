@@ -89,12 +89,13 @@ class Attention(nn.Module):
         if self._forgets:
             return self._slowly(ctx)
         qkv, out, slot, recurring = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path), ctx.recurring
+        spread, own = ctx.all_rows(shown=True)
         pattern, sight, score = self.spec.pattern, ctx.sight, self.spec.score
         biased = self._linear_bias is not None or ctx.bias is not None
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             first = slot.length
-            made = qkv(x) if recurring is None else recurring.shown(ctx.path, qkv(x))
+            made = spread(qkv(x))
             q, k, v = self._by_head(made[:, None], first)
             keys, values = slot.append(k, v)
             bias = self._bias(ctx, q, first, first + 1) if biased else None
@@ -103,8 +104,7 @@ class Attention(nn.Module):
                 q, keys, values = (each.index_select(0, few) for each in (q, keys, values))
                 call = Call(q, keys, values, pattern, sight.keep(few), first, score, bias)
                 return out(attend(call).reshape(len(few), -1))
-            attended = attend(Call(q, keys, values, pattern, sight, first, score, bias)).reshape(made.shape[0], -1)
-            return out(attended if recurring is None else recurring.own(attended))
+            return out(own(attend(Call(q, keys, values, pattern, sight, first, score, bias)).reshape(made.shape[0], -1)))
 
         return step
 
@@ -121,13 +121,13 @@ class Attention(nn.Module):
     def _slowly(self, ctx: Context) -> Step:
         """`forward` for one more token of every row, where heads forget."""
         assert ctx.state is not None, "a step remembers"
-        qkv, out, state, recurring = self.qkv.product(), self.out.product(), ctx.state, ctx.recurring
+        qkv, out, state = self.qkv.product(), self.out.product(), ctx.state
+        spread, own = ctx.all_rows(shown=True)
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
-            made = qkv(x) if recurring is None else recurring.shown(ctx.path, qkv(x))
+            made = spread(qkv(x))
             q, k, v = self._by_head(made[:, None], state.length)
-            attended = self._kept(q, k, v, replace(ctx, first=state.length), state).reshape(len(made), -1)
-            return out(attended if recurring is None else recurring.own(attended))
+            return out(own(self._kept(q, k, v, replace(ctx, first=state.length), state).reshape(len(made), -1)))
 
         return step
 
@@ -182,19 +182,20 @@ class MemoryAttention(nn.Module):
         return known[path]
 
     def _stepper(self, ctx: Context) -> Step:
-        memory, heads, recurring = self._memory(ctx), self.spec.heads, ctx.recurring
+        memory, heads = self._memory(ctx), self.spec.heads
         sentences, _, length, _ = memory.k.shape
         alone = sentences == 1 and isinstance(memory.sight, Plain)
         if self.q.packed and alone and 2 * heads * length <= self.q.in_features:
             return self._alone(memory)
         into, out, score = self.q.product(), self.out.product(), self.spec.score
+        spread, own = ctx.all_rows(shown=False)
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
-            q = into(x) if recurring is None else recurring.spread(into(x))
+            q = spread(into(x))
             rows = q.shape[0]
             q = q.view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
             attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight, score=score)).transpose(1, 2).reshape(rows, -1)
-            return out(attended if recurring is None else recurring.own(attended))
+            return out(own(attended))
 
         return step
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
@@ -51,3 +52,12 @@ class Context:
             return self
         path = (*self.path, name)
         return Context(self.sight, self.first, self.memory, self.state, self.trace, self.noise, path, self.bias, self.recurring)
+
+    def all_rows(self, shown: bool) -> tuple[Step, Step]:
+        """From the rows that a step computes to those of all, and back. Where `shown`, a row of a recurrence that has halted has
+        what others saw of it."""
+        recurring, state = self.recurring, self.state
+        if recurring is not None:
+            return partial(recurring.shown, self.path) if shown else recurring.spread, recurring.own
+        assert state is not None, "a step remembers"
+        return state.spread, state.own

@@ -189,11 +189,6 @@ def _convolved(near: Neighbourhood | Patches, x: Float[Tensor, "B T D"], ctx: Co
 
 def _stepper(near: Neighbourhood | Patches, ctx: Context) -> Step:
     assert ctx.state is not None, "a step remembers"
-    tail, recurring = ctx.state.tail(ctx.path), ctx.recurring
-
-    def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R E"]:
-        seen = x if recurring is None else recurring.shown(ctx.path, x)
-        found = near.step(tail, seen)
-        return found if recurring is None else recurring.own(found)
-
-    return step
+    tail = ctx.state.tail(ctx.path)
+    spread, own = ctx.all_rows(shown=True)
+    return lambda x: own(near.step(tail, spread(x)))

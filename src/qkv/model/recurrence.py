@@ -68,6 +68,7 @@ class Recurrence(nn.Module):
         norm: Step = (lambda x: x) if isinstance(self.norm, nn.Identity) else normaliser(cast(AnyNorm, self.norm))
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R D"]:
+            x = state.spread(x)
             signals = self.signal(ctx.sight, state.length, 1, x)
             recurring.begin((len(x),))
             of_one = _Pass(
@@ -77,7 +78,7 @@ class Recurrence(nn.Module):
                 recurring,
                 ctx,
             )
-            return norm(self._run(x, of_one, None))
+            return norm(state.own(self._run(x, of_one, None)))
 
         return step
 

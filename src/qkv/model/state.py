@@ -219,11 +219,30 @@ AnySlot = TypeVar("AnySlot", Keys, Kept, Tail)
 
 
 class State:
-    """All slots of one decoding, and how far it has come."""
+    """All slots of one decoding, and how far it has come.
+
+    A step may leave out rows that nobody goes on from. It then computes a row for each of the others, and what remembers or looks
+    at memory asks here for those of all, which keep their places.
+    """
 
     def __init__(self) -> None:
         self.slots: dict[Path, Slot] = {}
         self.length = 0
+        self._rows, self._alive = 0, None
+
+    _alive: Int[Tensor, " A"] | None
+
+    def leave(self, alive: Int[Tensor, " A"] | None, rows: int) -> None:
+        """Only these of so many rows are computed in the steps to come; None is all of them."""
+        self._alive, self._rows = alive, rows
+
+    def spread(self, x: Float[Tensor, "A E"]) -> Float[Tensor, "R E"]:
+        """A row for each; zeros for those that are left out."""
+        return x if self._alive is None else x.new_zeros(self._rows, x.shape[1]).index_copy_(0, self._alive, x)
+
+    def own(self, x: Float[Tensor, "R E"]) -> Float[Tensor, "A E"]:
+        """The rows of those that are computed."""
+        return x if self._alive is None else x.index_select(0, self._alive)
 
     def keys(self, path: Path) -> Keys:
         """The slot of a self-attention, new at its first use."""
