@@ -37,6 +37,7 @@ from qkv.spec.part import (
 )
 from qkv.spec.pattern import Both, Causal, Either, Local, PerHead, SameBlock, Stride, Summary
 from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
+from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, General, Location, Score, Triangular
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
@@ -126,6 +127,17 @@ def _attending(spec: AnySpec, **choices: object) -> AnySpec:
             dropout=block.dropout,
         ),
     )
+
+
+def _scored(spec: AnySpec, score: Score) -> AnySpec:
+    """The same with another score in every attention."""
+
+    def change(block: Block) -> Block:
+        asks = (Attention, MemoryAttention)
+        sublayers = (replace(s, score=score) if isinstance(s, asks) else s for s in block.sublayers)
+        return Block(*sublayers, norm=block.norm, dropout=block.dropout)
+
+    return _in_all(spec, change)
 
 
 def _seen(block: Block, pattern: Any) -> Block:
@@ -231,6 +243,18 @@ def _alike(one: Spec, other: Spec) -> bool:
     return type(one) is type(other) and bare(one) == bare(other)
 
 
+SCORES = (
+    General(),
+    ContentBased(2.0),
+    Additive(),
+    Location(64),
+    Gaussian(2.0, True),
+    Boxcar(9.0),
+    Triangular(9.0, True),
+    Constant(),
+)
+
+
 def specs() -> dict[str, Spec]:
     """Every shrunk model by name: all of the catalogue that differ when shrunk, and variants of three of them."""
     found: dict[str, Spec] = {}
@@ -271,6 +295,12 @@ def specs() -> dict[str, Spec]:
         "grouped heads": _attending(gpt, kv_heads=2, head_width=6),
         "untied decoder": replace(_in_all(gpt, _swish), tie=Untied()),
         "untied encoder, ALiBi": replace(_attending(bert, bias=ALiBi()), tie=Untied()),
+        **{f"scores: {score}": _scored(pair, score) for score in SCORES},
+        "scores of a strided decoder": _scored(_attending(gpt, pattern=Causal() & (Local(2) | Stride(3))), Gaussian(2.0, True)),
+        "scores of heads in groups, rotary": _scored(_attending(bare, rotate=Rotary(), kv_heads=2), ContentBased(3.0, True)),
+        "scores by place of a local decoder": _scored(_attending(gpt, pattern=Causal() & Local(3)), Location(64)),
+        "scores of an encoder": _scored(bert, Additive()),
+        "universal, additive": _recurrent(_scored(pair, Additive()), halt=RULES[STAYS]),
         "convolved": _in_all(pair, _convolved),
         "convolved decoder": _in_all(gpt, _convolved),
         "convolved encoder": _in_all(bert, _convolved),

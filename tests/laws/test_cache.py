@@ -57,7 +57,7 @@ def test_a_short_sentence_alone_steps_as_a_full_pass(world, monkeypatch) -> None
     """Its memory's keys and values are folded with the maps around them, in a finished model."""
     called = []
     alone = MemoryAttention._alone
-    monkeypatch.setattr(MemoryAttention, "_alone", lambda self, memory: called.append(1) or alone(self, memory))
+    monkeypatch.setattr(MemoryAttention, "_alone", lambda self, *given: called.append(1) or alone(self, *given))
     for module in world.model.modules():
         if isinstance(module, Linear):
             monkeypatch.setattr(module, "packed", partial(functional.linear, weight=module.weight, bias=module.bias))
@@ -70,7 +70,8 @@ def test_a_short_sentence_alone_steps_as_a_full_pass(world, monkeypatch) -> None
             stepped = step(world.target[:3, t])
             rows = Memory(memory.vectors.expand(3, -1, -1), rows_sight)
             torch.testing.assert_close(stepped, world.model.decode(world.target[:3, : t + 1], rows)[:, -1], **CLOSE)
-        assert bool(called) == isinstance(sight, Plain)
+        products = all(module.score.plain for module in world.model.modules() if isinstance(module, MemoryAttention))
+        assert bool(called) == (isinstance(sight, Plain) and products)
 
 
 @torch.no_grad()

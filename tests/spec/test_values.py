@@ -56,6 +56,8 @@ EXAMPLES: list[Any] = [
     cell.Cell(cell.Node(cell.Branch()), cell.Node(cell.Branch(1), cell.Branch(0)), norm=PreNorm(1e-6), dropout=0.25),
     *(position.Coordinates(Learned(9), position.LearnedStep()), position.LearnedStep(), position.NoSignal()),
     *(Full(), Causal(), Local(4), Stride(5), SameBlock(6), Summary(8, 2, 1), score.Dot(), score.ScaledDot()),
+    *(score.General(), score.ContentBased(3.0, True), score.Additive(), score.Location(9), score.Constant()),
+    *(score.Gaussian(0.5, True), score.Boxcar(2.0), score.Triangular(3.0, True)),
     *(Causal() & Local(4), Local(4) | Stride(5), PerHead(Local(3), Causal() & SameBlock(4))),
     *(position.Sinusoid(50.0), Learned(512), NoPosition(), Rotary(20.0), position.NoRotation(), position.ALiBi()),
     *(Relative(16, 64, False), position.NoBias()),

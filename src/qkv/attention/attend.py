@@ -15,8 +15,10 @@ from qkv.attention.folded import Folded
 from qkv.attention.fused import Fused
 from qkv.attention.products import Products
 from qkv.attention.reference import Reference
+from qkv.attention.score import folded
 from qkv.error import QkvError
 from qkv.spec.pattern import PerHead
+from qkv.spec.score import Product, folds
 
 BACKENDS: tuple[Backend, ...] = (Flex(Folded()), Folded(), Products(), Fused(), Reference())
 
@@ -34,6 +36,7 @@ class Choice:
 
 def choose(call: Call, backends: Sequence[Backend] = BACKENDS) -> Choice:
     """The first backend that runs a call as a whole. Raises QkvError with every reason if all decline."""
+    call = _as_products(call)
     declined: list[tuple[str, str]] = []
     for backend in backends:
         why = _declines(backend, call)
@@ -45,6 +48,8 @@ def choose(call: Call, backends: Sequence[Backend] = BACKENDS) -> Choice:
 
 def attend(call: Call, backends: Sequence[Backend] = BACKENDS) -> Float[Tensor, "B H T W"]:
     """What each query receives: the values, weighted by how well their keys match it."""
+    if not isinstance(call.score, Product):
+        return _of_any_score(call, backends)
     for backend in backends:  # a step of a search has no time for reasons that nobody reads
         if not _declines(backend, call):
             return backend.run(call)
@@ -53,7 +58,22 @@ def attend(call: Call, backends: Sequence[Backend] = BACKENDS) -> Float[Tensor, 
     return choose(call, backends).backend.run(call)  # which says them all
 
 
+def _of_any_score(call: Call, backends: Sequence[Backend]) -> Float[Tensor, "B H T W"]:
+    """What each query receives, by dot products where the score folds."""
+    if folds(call.score):
+        return attend(folded(call), backends).to(call.q.dtype)
+    if isinstance(call.pattern, PerHead):
+        return torch.cat([attend(each, backends) for each in call.by_head()], 1)
+    return choose(call, backends).backend.run(call)
+
+
+def _as_products(call: Call) -> Call:
+    return folded(call) if folds(call.score) else call
+
+
 def _declines(backend: Backend, call: Call) -> str:
     if isinstance(call.pattern, PerHead) and not backend.by_head:
         return "its heads have different patterns, and are calls of their own"
+    if not backend.any_score and not isinstance(call.score, Product):
+        return f"{call.score} is no dot product, and does not fold into one"
     return backend.declines(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from qkv.attention.sight import Plain, Sight
 from qkv.spec.pattern import Full, Pattern, PerHead, by_head
-from qkv.spec.score import ScaledDot, Score
+from qkv.spec.score import Product, ScaledDot, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Call:
 
     Keys stand at positions 0 .. S-1, or where `stands` says, which rises; queries at first .. first+T-1. A query that may see
     nothing receives nothing (zeros). With G heads of keys and values, fewer than H, head h asks those of number h // (H/G). The
-    bias, if there is one, is added to the scores.
+    bias, if there is one, is added to the scores. What a score has to learn, in which each head has a part, comes along.
     """
 
     q: Float[Tensor, "B H T K"]
@@ -32,6 +33,7 @@ class Call:
     score: Score = ScaledDot()
     bias: Float[Tensor, "#B H T S"] | None = None
     stands: Int[Tensor, " S"] | None = None
+    learned: Mapping[str, Float[Tensor, "H ..."]] = field(default_factory=dict)
 
     def mask(self) -> Bool[Tensor, "#B 1 #T S"] | None:
         """True where a query may see a key; None where all of them may see all."""
@@ -61,6 +63,13 @@ class Call:
         i, j = places[:, self.first : self.first + queries], places[:, :keys]
         return i[:, :, None], (j if self.stands is None else places.index_select(1, self.stands))[:, None, :]
 
+    def places(self) -> Int[Tensor, "#B S"]:
+        """Where keys stand, each in its text."""
+        last = max(self.first + self.q.shape[2], self.k.shape[2])
+        found = self.keys.places(0, last)
+        found = torch.arange(last, device=self.q.device)[None] if found is None else found
+        return found[:, : self.k.shape[2]] if self.stands is None else found.index_select(1, self.stands)
+
     def by_head(self) -> list[Call]:
         """The same in several calls, if heads have different patterns: for some heads each."""
         if not isinstance(self.pattern, PerHead):
@@ -70,12 +79,14 @@ class Call:
             mine, theirs = slice(at, at + count), slice(at // share, (at + count) // share)
             bias = None if self.bias is None else self.bias[:, mine]
             q, k, v = self.q[:, mine], self.k[:, theirs], self.v[:, theirs]
-            found.append(replace(self, q=q, k=k, v=v, pattern=pattern, bias=bias))
+            learned = {name: each[mine] for name, each in self.learned.items()}
+            found.append(replace(self, q=q, k=k, v=v, pattern=pattern, bias=bias, learned=learned))
             at += count
         return found
 
     def scale(self) -> float:
         """What the dot products are multiplied by."""
+        assert isinstance(self.score, Product), "other scores are folded first"
         return self.score.scale(self.q.shape[3])
 
     def per_head(self, x: Float[Tensor, "B G S W"]) -> Float[Tensor, "B H S W"]:
@@ -86,10 +97,12 @@ class Call:
 
 @runtime_checkable
 class Backend(Protocol):
-    """One way to compute a call; `by_head` says whether different heads of it may have different patterns."""
+    """One way to compute a call; `by_head` says whether different heads of it may have different patterns, `any_score` whether
+    its scores may be other than dot products."""
 
     name: str
     by_head: bool
+    any_score: bool
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""

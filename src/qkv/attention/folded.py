@@ -34,7 +34,7 @@ AT_ONCE = 2**20  # numbers in the keys of problems that are taken at once
 class Folded:
     """Products of short texts."""
 
-    name, by_head = "folded", True
+    name, by_head, any_score = "folded", True, False
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""

@@ -14,10 +14,12 @@ from qkv.attention.sight import Plain
 from qkv.model.context import Context, Step
 from qkv.model.linear import Linear, of_few_rows
 from qkv.model.position import LinearBias, Turn
+from qkv.model.score import Scored
 from qkv.model.state import Once, State
 from qkv.spec import part
 from qkv.spec.pattern import Full, PerHead, by_head, forgets
 from qkv.spec.position import ALiBi, Rotary
+from qkv.spec.score import Product
 
 
 def _heads(x: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
@@ -40,6 +42,7 @@ class Attention(nn.Module):
         self.widths = spec.heads * self.key_width, self.kv_heads * self.key_width, self.kv_heads * self.head_width
         self.qkv = Linear(inputs or width, sum(self.widths), bias=spec.offset)
         self.out = Linear(spec.heads * self.head_width, outputs or width, bias=spec.offset)
+        self.score = Scored(spec.score, spec.heads, self.key_width)
         self._turn = Turn(spec.rotate, self.key_width) if isinstance(spec.rotate, Rotary) else None
         self._forgets = any(forgets(pattern) for _, pattern in by_head(spec.pattern, spec.heads))
         self._linear_bias = LinearBias(spec.heads) if isinstance(spec.bias, ALiBi) else None
@@ -55,7 +58,7 @@ class Attention(nn.Module):
             if ctx.state is not None:
                 k, v = ctx.state.keys(ctx.path).append(k, v)
             bias = self._bias(ctx, q, ctx.first, k.shape[2])
-            call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.spec.score, bias)
+            call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.score.said, bias, learned=self.score.learned)
             if ctx.trace is not None:
                 ctx.trace.attention(ctx.path, call)
             attended = attend(call)
@@ -72,7 +75,8 @@ class Attention(nn.Module):
     def _remember(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, state: State) -> list[Call]:
         """A call for the heads of each pattern, with what they may see, the new keys and values among it."""
         bias = self._bias(ctx, q, ctx.first, ctx.first + q.shape[2])
-        calls, at = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.spec.score).by_head(), 0
+        call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.score.said, learned=self.score.learned)
+        calls, at = call.by_head(), 0
         for number, call in enumerate(calls):
             assert not isinstance(call.pattern, PerHead), "these heads have one pattern"
             keys, values, stands = state.kept((*ctx.path, str(number)), call.pattern).append(call.k, call.v, ctx.sight)
@@ -90,7 +94,7 @@ class Attention(nn.Module):
             return self._slowly(ctx)
         qkv, out, slot, recurring = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path), ctx.recurring
         spread, own = ctx.all_rows(shown=True)
-        pattern, sight, score = self.spec.pattern, ctx.sight, self.spec.score
+        pattern, sight, score, learned = self.spec.pattern, ctx.sight, self.score.said, self.score.learned
         biased = self._linear_bias is not None or ctx.bias is not None
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
@@ -102,9 +106,10 @@ class Attention(nn.Module):
             few = None if recurring is None else recurring.few()
             if few is not None:
                 q, keys, values = (each.index_select(0, few) for each in (q, keys, values))
-                call = Call(q, keys, values, pattern, sight.keep(few), first, score, bias)
+                call = Call(q, keys, values, pattern, sight.keep(few), first, score, bias, learned=learned)
                 return out(attend(call).reshape(len(few), -1))
-            return out(own(attend(Call(q, keys, values, pattern, sight, first, score, bias)).reshape(made.shape[0], -1)))
+            call = Call(q, keys, values, pattern, sight, first, score, bias, learned=learned)
+            return out(own(attend(call).reshape(made.shape[0], -1)))
 
         return step
 
@@ -132,14 +137,19 @@ class Attention(nn.Module):
         return step
 
     def _by_head(self, qkv: Float[Tensor, "B T E"], first: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, the first two turned where they are to be."""
+        """Queries, keys and values, the first two turned where they are to be, and folded where the score is."""
         if self.key_width == self.head_width:
             by_head = qkv.unflatten(2, (-1, self.head_width)).transpose(1, 2)
             q, k, v = by_head.split_with_sizes([self.spec.heads, self.kv_heads, self.kv_heads], 1)
         else:
             heads = (self.spec.heads, self.kv_heads, self.kv_heads)
             q, k, v = (_heads(x, count) for x, count in zip(qkv.split_with_sizes(self.widths, 2), heads, strict=True))
-        return (q, k, v) if self._turn is None else (self._turn(q, first), self._turn(k, first), v)
+        if self._turn is not None:
+            q, k = self._turn(q, first), self._turn(k, first)
+        if self.score.plain:
+            return q, k, v
+        q, k = self.score.queries(q), self.score.keys(k)
+        return q, k, v.to(k.dtype)
 
     def _bias(self, ctx: Context, q: Tensor, first: int, keys: int) -> Float[Tensor, "1 H T S"] | None:
         """What is added to the scores: this sublayer's own, and what its stack shares."""
@@ -159,14 +169,15 @@ class MemoryAttention(nn.Module):
         self.q = Linear(inputs or width, wide, bias=spec.offset)
         self.kv = Linear(width, 2 * wide, bias=spec.offset)
         self.out = Linear(wide, outputs or width, bias=spec.offset)
+        self.score = Scored(spec.score, spec.heads, wide // spec.heads)
 
     def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T O"]:
         memory, recurring = self._memory(ctx), ctx.recurring
         q = self.q(x) if recurring is None else recurring.spread(self.q(x))
         rows, length, _ = q.shape
         # the hypotheses of a sentence ask as if they were one longer sequence: the memory is never copied for each
-        q = _heads(q.unflatten(0, (memory.k.shape[0], -1)).flatten(1, 2), self.spec.heads)
-        call = Call(q, memory.k, memory.v, Full(), memory.sight, score=self.spec.score)
+        q = self.score.queries(_heads(q.unflatten(0, (memory.k.shape[0], -1)).flatten(1, 2), self.spec.heads))
+        call = Call(q, memory.k, memory.v, Full(), memory.sight, score=self.score.said, learned=self.score.learned)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
         attended = _joined(attend(call)).view(rows, length, -1)
@@ -185,21 +196,22 @@ class MemoryAttention(nn.Module):
         memory, heads = self._memory(ctx), self.spec.heads
         sentences, _, length, _ = memory.k.shape
         alone = sentences == 1 and isinstance(memory.sight, Plain)
-        if self.q.packed and alone and 2 * heads * length <= self.q.in_features:
-            return self._alone(memory)
-        into, out, score = self.q.product(), self.out.product(), self.spec.score
+        score = self.spec.score
+        if self.q.packed and alone and isinstance(score, Product) and 2 * heads * length <= self.q.in_features:
+            return self._alone(memory, score.scale(memory.k.shape[3]))
+        into, out, scored = self.q.product(), self.out.product(), self.score
         spread, own = ctx.all_rows(shown=False)
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             q = spread(into(x))
             rows = q.shape[0]
-            q = q.view(memory.k.shape[0], -1, heads, memory.k.shape[3]).transpose(1, 2)
-            attended = attend(Call(q, memory.k, memory.v, Full(), memory.sight, score=score)).transpose(1, 2).reshape(rows, -1)
-            return out(own(attended))
+            q = scored.queries(q.view(memory.k.shape[0], -1, heads, q.shape[1] // heads).transpose(1, 2))
+            call = Call(q, memory.k, memory.v, Full(), memory.sight, score=scored.said, learned=scored.learned)
+            return out(own(attend(call).transpose(1, 2).reshape(rows, -1)))
 
         return step
 
-    def _alone(self, memory: Once) -> Step:
+    def _alone(self, memory: Once, scale: float) -> Step:
         """A step for the hypotheses of one sentence alone, and a short one: then its keys and values, with the maps before and
         after folded into them, have fewer numbers than these maps.
 
@@ -207,7 +219,7 @@ class MemoryAttention(nn.Module):
         head. What remains is two products with a row for every key of every head.
         """
         k, v, heads, length = memory.k[0], memory.v[0], self.spec.heads, memory.k.shape[2]
-        k = k * self.spec.score.scale(k.shape[2])
+        k = k * scale
         offset = None if self.q.bias is None else (k @ self.q.bias.view(heads, -1, 1)).flatten()
         keys = (k @ self.q.weight.unflatten(0, (heads, -1))).flatten(0, 1)
         values = (self.out.weight.unflatten(1, (heads, -1)).transpose(0, 1) @ v.transpose(1, 2)).transpose(0, 1).flatten(1)
@@ -231,7 +243,8 @@ class MemoryAttention(nn.Module):
             return slot
         assert ctx.memory is not None, "memory attention outside a decoder"
         k, v = (_heads(part, self.spec.heads) for part in self.kv(ctx.memory.vectors).chunk(2, dim=-1))
-        once = Once(k, v, ctx.memory.sight)
+        k = self.score.keys(k)
+        once = Once(k, v.to(k.dtype), ctx.memory.sight)
         if ctx.state is not None:
             ctx.state.slots[path] = once
         elif recurring is not None:

@@ -10,6 +10,8 @@
 | maps back onto the      | as other maps                | divided by sqrt(number of these), | as other maps                   |
 | residual stream         |                              | if they shrink                    |                                 |
 | queries of `Dot` scores | as other maps                | as other maps                     | divided by sqrt(head width)     |
+| maps of scores          | Xavier uniform, head by head | normal, its deviation             | normal, deviation inputs^-0.5   |
+| widths, sharpnesses     | what the score says          | the same                          | the same                        |
 | relative biases         | 0                            | 0                                 | normal, deviation heads^-0.5    |
 | masks of words          | 1                            | the same                          | the same                        |
 | neighbourhoods          | normal, deviation reach^-0.5 | the same                          | the same                        |
@@ -18,6 +20,8 @@
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +35,11 @@ from qkv.model.linear import Linear
 from qkv.model.output import Output
 from qkv.model.position import RelativeBias, Signal
 from qkv.model.recurrence import Recurrence
+from qkv.model.score import Scored
 from qkv.spec.halt import Halt
 from qkv.spec.model import FanIn, Glorot, Initial, Normal, Reduced
 from qkv.spec.position import Factorised, Position
-from qkv.spec.score import Dot
+from qkv.spec.score import ContentBased, Dot, Gaussian, Triangular
 
 
 def initialise(model: nn.Module, how: Initial, seed: int) -> None:
@@ -53,6 +58,8 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
                 draw.output(module.weight)
             case RelativeBias():
                 draw.biases(module)
+            case Scored():
+                draw.score(module)
             case Signal():
                 for table in (module.places, module.steps):
                     if table is not None:
@@ -159,6 +166,24 @@ class _Draw:
             self._normal(relative.weight, relative.weight.shape[1] ** -0.5)
         else:
             nn.init.zeros_(relative.weight)
+
+    def score(self, scored: Scored) -> None:
+        """What a score has to learn: maps or vectors, head by head, or numbers that the spec says."""
+        for weight in scored.parameters():
+            match scored.spec:
+                case Gaussian(width=value) | Triangular(width=value) | ContentBased(sharpness=value):
+                    nn.init.constant_(weight, math.log(value))
+                    continue
+                case _:
+                    pass
+            for each in weight.data:
+                match self.how:
+                    case Glorot():
+                        nn.init.xavier_uniform_(each.view(len(each), -1), generator=self.generator)
+                    case Normal(deviation=deviation):
+                        self._normal(each, deviation)
+                    case FanIn() | Reduced():
+                        self._normal(each, len(each) ** -0.5)
 
     def _normal(self, weight: Tensor, deviation: float) -> None:
         nn.init.normal_(weight, std=deviation, generator=self.generator)

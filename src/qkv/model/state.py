@@ -201,7 +201,7 @@ def _moved(held: Tensor | None, rows: Move, length: int) -> Tensor:
 class Once:
     """Keys and values that never change: the projected memory of a sentence, shared by all its hypotheses."""
 
-    def __init__(self, k: Float[Tensor, "B H S K"], v: Float[Tensor, "B H S K"], sight: Sight) -> None:
+    def __init__(self, k: Float[Tensor, "B H S K"], v: Float[Tensor, "B H S W"], sight: Sight) -> None:
         self.k, self.v, self.sight = k, v, sight
 
     def reorder(self, rows: Move) -> None:

@@ -5,6 +5,7 @@ A multiply-add is two operations; norms, activations, softmax and sums are not c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from qkv.spec.cell import (
@@ -58,6 +59,7 @@ from qkv.spec.part import (
 )
 from qkv.spec.pattern import by_head, keys_seen
 from qkv.spec.position import Coordinates, LearnedStep, Relative, vectors
+from qkv.spec.score import General, folded_width, learns
 
 
 def parameters(model: Model) -> int:
@@ -96,7 +98,7 @@ def cache_bytes(model: Model, length: int = 32, bytes_per_number: int = 4) -> in
         tails += sum(_tail(branch.layer) * inputs for branch, inputs, _ in _branches(cell, model.width))
     for sublayer in (s for block in decoder.tiled() for s in block.sublayers):
         if isinstance(sublayer, Attention):
-            each = key_width(sublayer, model.width) + head_width(sublayer, model.width)
+            each = folded_width(sublayer.score, key_width(sublayer, model.width)) + head_width(sublayer, model.width)
             for count, pattern in by_head(sublayer.pattern, kv_heads(sublayer)):
                 held += count * each * sum(bool(pattern.keeps(j, length)) for j in range(length))
         elif isinstance(sublayer, SeparableFeedForward):
@@ -172,14 +174,20 @@ def _sublayer_parameters(sublayer: Sublayer, width: int) -> int:
         case Attention(offset=offset):
             wide, key = head_width(sublayer, width), key_width(sublayer, width)
             asked = sublayer.heads * key + kv_heads(sublayer) * (key + wide)
-            return _linear(width, asked, offset) + _linear(sublayer.heads * wide, width, offset)
+            maps = _linear(width, asked, offset) + _linear(sublayer.heads * wide, width, offset)
+            return maps + _score_parameters(sublayer, key)
         case MemoryAttention(offset=offset):
-            wide = sublayer.heads * head_width(sublayer, width)
-            return 3 * _linear(width, wide, offset) + _linear(wide, width, offset)
+            each = head_width(sublayer, width)
+            wide = sublayer.heads * each
+            return 3 * _linear(width, wide, offset) + _linear(wide, width, offset) + _score_parameters(sublayer, each)
         case FeedForward(hidden=hidden, offset=offset, gated=gated):
             return (2 if gated else 1) * _linear(width, hidden, offset) + _linear(hidden, width, offset)
         case SeparableFeedForward(hidden=hidden, first=first, second=second, offset=offset):
             return first * width + _linear(width, hidden, offset) + second * hidden + _linear(hidden, width, offset)
+
+
+def _score_parameters(sublayer: Attention | MemoryAttention, width: int) -> int:
+    return sum(math.prod(shape) for shape in learns(sublayer.score, sublayer.heads, width).values())
 
 
 def _unit_flops(unit: Unit, width: int, length: int) -> int:
@@ -261,15 +269,21 @@ def _tail(layer: object) -> int:
             return 0
 
 
+def _score_flops(sublayer: Attention | MemoryAttention, width: int) -> int:
+    """What a query takes beyond the maps that make it and a product with each key."""
+    return 2 * sublayer.heads * width * width if isinstance(sublayer.score, General) else 0
+
+
 def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:
     match sublayer:
         case Attention(heads=heads, pattern=pattern):
             wide, key, served = head_width(sublayer, width), key_width(sublayer, width), kv_heads(sublayer)
             seen = sum(count * keys_seen(each, length) for count, each in by_head(pattern, heads))
-            return 2 * width * (heads + served) * (key + wide) + 2 * seen * (key + wide)
+            return 2 * width * (heads + served) * (key + wide) + 2 * seen * (key + wide) + _score_flops(sublayer, key)
         case MemoryAttention():
-            wide = sublayer.heads * head_width(sublayer, width)
-            return 2 * width * 4 * wide + 2 * 2 * length * wide
+            each = head_width(sublayer, width)
+            wide = sublayer.heads * each
+            return 2 * width * 4 * wide + 2 * 2 * length * wide + _score_flops(sublayer, each)
         case FeedForward(hidden=hidden, gated=gated):
             return 2 * (3 if gated else 2) * width * hidden
         case SeparableFeedForward(hidden=hidden, first=first, second=second):

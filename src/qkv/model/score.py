@@ -1,0 +1,40 @@
+"""What a score has to learn, and the vectors that it is the dot product of."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qkv.attention.score import folded_keys, folded_queries
+from qkv.spec.score import Dot, Product, Score, folds, learns
+
+
+class Scored(nn.Module):
+    """A score of so many heads. One that folds is folded where queries and keys are made, before keys are remembered: what asks
+    them sees dot products."""
+
+    def __init__(self, spec: Score, heads: int, width: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.names = tuple(learns(spec, heads, width))
+        for name, shape in learns(spec, heads, width).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.plain = isinstance(spec, Product)
+        self.said: Score = Dot() if folds(spec) and not self.plain else spec
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """What a call is to be given along."""
+        return {} if folds(self.spec) else self._own()
+
+    def queries(self, q: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T _"]:
+        """The vectors of queries."""
+        return folded_queries(self.spec, self._own(), q) if folds(self.spec) else q
+
+    def keys(self, k: Float[Tensor, "B G S K"]) -> Float[Tensor, "B G S _"]:
+        """The vectors of keys."""
+        return folded_keys(self.spec, k) if folds(self.spec) else k
+
+    def _own(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.names}
