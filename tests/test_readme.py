@@ -7,15 +7,20 @@ import random
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from qkv.cli.main import app
 from qkv.papers.catalogue import named
 from qkv.spec.model import EncoderDecoder, Joint
 from qkv.spec.plain import parse
+from qkv.spec.score import Location, Score, folds
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(?:\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
@@ -227,3 +232,29 @@ def test_the_models_beside_each_other_are_those_of_the_catalogue(name: str) -> N
 def test_the_model_it_shows_is_transformer_base() -> None:
     block = next(block for block in BLOCKS if block.startswith("EncoderDecoder("))
     assert parse(block.strip()) == named("transformer-base", Joint(37000))
+
+
+def test_the_page_on_attention_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands run one after the other, and its Python as one program."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QKV_CACHE", str(tmp_path / "cache"))
+    for name in ("train.en", "train.de", "book.txt"):
+        (tmp_path / name).write_text("".join(f"A {a} man on a {b} ladder.\n" for a in WORDS for b in WORDS))
+    k, v = torch.randn(500, 64), torch.randn(500, 32)
+    for name, array in (("keys", k), ("values", v), ("queries", torch.randn(3, 64))):
+        np.save(tmp_path / f"{name}.npy", array.numpy())
+    save_file({"keys": k, "values": v}, tmp_path / "pairs.safetensors")
+    page = (Path(__file__).parents[1] / "docs" / "attention.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    known: dict[str, object] = {}
+    for kind, block in [*blocks, ("", next(block for block in BLOCKS if "qkv attend" in block))]:
+        if kind == "python":
+            exec(block, known)
+        for line in (line for line in block.splitlines() if line.startswith("qkv ") and not kind):
+            arguments = shlex.split(line)[1:] + (SMALL if " train " in line else [])
+            result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+    assert np.load(tmp_path / "answers.npy").shape == (3, 32)
+    table = re.findall(r"^\| `(\w+\(.*?\))` \|.*?\| *(folds)? *\|$", page, flags=re.MULTILINE)
+    named = {line.partition("(")[0]: bool(said) for line, said in table}
+    assert named == {kind.__name__: folds(kind(9) if kind is Location else kind()) for kind in get_args(Score)}

@@ -6,9 +6,15 @@ from importlib import import_module
 from typing import Any
 
 # nothing is imported before it is used: `qkv --help` must not wait for torch
-_PLACES = {"load": "qkv.decode.engine", "build": "qkv.model.transformer", "QkvError": "qkv.error"}
+_PLACES = {
+    "attend": "qkv.attention.query",
+    "attend_over": "qkv.attention.database",
+    "build": "qkv.model.transformer",
+    "load": "qkv.decode.engine",
+    "QkvError": "qkv.error",
+}
 
-__all__ = ["QkvError", "build", "load"]
+__all__ = ["QkvError", "attend", "attend_over", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,8 @@
 """Attention with sparse patterns in O(n sqrt n): every set of a pattern is dense attention of many short texts (`fold.py`).
 
-Disjoint sets are joined by the logarithms of the sums of their exponentials: of attended a_1, a_2 and sums L_1, L_2 become, with
-L = log(e^L_1 + e^L_2),
-
-    a = e^(L_1 - L) a_1 + e^(L_2 - L) a_2 .
-
-Back from the gradient of a, each set goes by itself, with the joined L and a in the place of its own (`short.py`). Scores are
-computed anew on the way back, and nothing longer than the text is kept.
+Disjoint sets are joined by the logarithms of the sums of their exponentials (`join.py`). Back from the gradient of what was
+attended, each set goes by itself, with the joined sum and attended in the place of its own (`short.py`). Scores are computed anew
+on the way back, and nothing longer than the text is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from qkv.attention.call import Call
 from qkv.attention.fold import Folds, Piece, Places, Tile, fold, terms, work
+from qkv.attention.join import Partial, join_to, lowest
 from qkv.attention.short import KERNELS, PRODUCTS, Given, Whole
 from qkv.attention.sight import Plain
 from qkv.spec.pattern import Causal, Full, Single, by_head
@@ -123,7 +120,7 @@ class _Folded(torch.autograd.Function):
         out, sums = _made(q, v.shape[3], q.dtype), _made(q, 1, exact)
         if not texts.all_ask:
             out.zero_()
-            sums.fill_(torch.finfo(exact).min / 2)
+            sums.fill_(lowest(exact))
         with torch.autocast(q.device.type, enabled=False):
             for stretch in texts.stretches:
                 queries, *found = stretch.asking(q, out, sums)
@@ -131,10 +128,10 @@ class _Folded(torch.autograd.Function):
                     given = Given(queries, *(_pooled(x, piece) for x in stretch.seen(k, v)))
                     for tile in _parts(piece, given.k):
                         _join(tile, *short.attend(tile, _given(tile, given), texts.scale), *found)
-        blank = sums < torch.finfo(exact).min / 4
+        blank = sums < lowest(exact) / 2
         if blank.any():  # a sum so large that no weight is left on the way back
             out.masked_fill_(blank, 0)
-            sums.masked_fill_(blank, -torch.finfo(exact).min / 4)
+            sums.masked_fill_(blank, -lowest(exact) / 2)
         ctx.save_for_backward(q, k, v, out, sums)
         ctx.how = (short, texts)  # pyright: ignore[reportAttributeAccessIssue]
         return out
@@ -189,9 +186,7 @@ def _join(
         there.copy_(mine)
         before.copy_(total)
         return
-    both = torch.logaddexp(before, total)
-    there.copy_((there * (before - both).exp_()).addcmul_(mine.to(both.dtype), (total - both).exp_()))
-    before.copy_(both)
+    join_to(Partial(there, before), Partial(mine, total))
 
 
 def _give(found: Float[Tensor, "n H t W"], places: Places, to: Float[Tensor, "B H T W"], first: bool) -> None:

@@ -118,11 +118,11 @@ def _distances(q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H S K"]) -> Floa
 
 
 def _sharpness(score: ContentBased, learned: Learned) -> Tensor | float:
-    return learned["log_sharpness"].exp() if score.learned else score.sharpness
+    return learned["log_sharpness"].exp() if score.learned else float(score.sharpness)
 
 
 def _width(score: Gaussian | Triangular, learned: Learned) -> Tensor | float:
-    return learned["log_width"].exp() if score.learned else score.width
+    return learned["log_width"].exp() if score.learned else float(score.width)
 
 
 def _of_heads(value: Tensor | float) -> Tensor | float:

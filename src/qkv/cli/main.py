@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from qkv.cli import demo, evaluate, evolve, export, generate, import_, inspect, look, read, train, use
+from qkv.cli import attend, demo, evaluate, evolve, export, generate, import_, inspect, look, read, train, use
 from qkv.cli.console import hush
 from qkv.error import QkvError, QkvFailure
 
@@ -30,6 +30,7 @@ app.command()(read.classify)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.score)
 app.command()(evolve.evolve)
+app.command()(attend.attend)
 app.add_typer(looking, name="look")
 looking.command("heads")(look.heads)
 looking.command("ponder")(look.ponder)
