@@ -65,6 +65,59 @@ def pattern(
         print(line)
 
 
+def positions(
+    what: Annotated[str, typer.Argument(help="A run folder, a named model, or what says places: 'Sinusoid()'.")],
+    length: Annotated[int, typer.Option(help="Places that are shown.")] = 100,
+    width: Annotated[int, typer.Option(help="Channels, of places by themselves.")] = 128,
+    shift: Annotated[int, typer.Option(help="Places by which one linear map shifts all encodings.")] = 10,
+    side: Annotated[str | None, typer.Option(help="encoder or decoder, of a model that has both.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The picture; without it RUN/positions.png, or positions.png here.")] = None,
+) -> None:
+    """What is known of where tokens stand: vectors that are added to them, and what attention makes of distances; one picture."""
+    from qkv.error import QkvError
+    from qkv.look import positions as picture
+    from qkv.spec.plain import parse
+    from qkv.spec.position import Position
+
+    if min(length, width, shift) < 1:
+        raise QkvError(f"--length {length}, --width {width} and --shift {shift} must be at least 1")
+    spec = _spec(what)
+    if spec is None:
+        place = parse(what)
+        if not isinstance(place, Position):
+            raise QkvError(f"{what!r} is no run folder, no named model and says no places, as Sinusoid() does")
+        added, distances = picture.vectors(place, length, width), []
+    else:
+        name, depth = list(_sides(what, spec, side).items())[-1]
+        added, distances = _positions(what, spec, name, depth, length)
+    path = out or (Path(what) if Path(what).is_dir() else Path()) / "positions.png"
+    for line in (*picture.draw(added, distances, shift, what, path), path):
+        print(line)
+
+
+def _positions(what: str, spec: Any, side: str, depth: Any, length: int) -> tuple[Any, list[Any]]:
+    """The vectors of places that a model adds on one of its sides, and what its attention makes of distances there."""
+    from qkv.decode.load import finished
+    from qkv.error import QkvError
+    from qkv.look import positions as picture
+    from qkv.model.position import RelativeBias
+    from qkv.spec.part import Attention
+    from qkv.spec.position import NoPosition, Relative
+
+    model = finished(Path(what), device="cpu").model if Path(what).is_dir() else None
+    place, relative, trained = picture.position_of(spec.embedding.position, depth), None, None
+    if model is not None:
+        table, module = (getattr(model, name) for name in ({"encoder": "source", "decoder": "target"}[side], side))
+        relative = module.bias if isinstance(getattr(module, "bias", None), RelativeBias) else None
+        trained = module.signal.places if place is not spec.embedding.position else table.places
+    elif isinstance(getattr(depth, "bias", None), Relative):
+        raise QkvError(f"the bias of {what} is learned: name a run that learned it")
+    added = None if isinstance(place, NoPosition) else picture.vectors(place, length, spec.width, trained)
+    asking = dict.fromkeys(s for block in depth.tiled() for s in block.sublayers if isinstance(s, Attention))
+    found = (picture.by_distance(each, spec.width, length // 2, relative) for each in asking)
+    return added, [each for each in found if each is not None]
+
+
 def cell(
     what: Annotated[str, typer.Argument(help="A run folder, a named model or a file of one, of cells: evolved-base.")],
     side: Annotated[str | None, typer.Option(help="encoder or decoder; without it both.")] = None,

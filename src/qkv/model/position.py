@@ -30,6 +30,20 @@ def sinusoids(spec: Sinusoid, length: int, width: int) -> Float[Tensor, "length 
     return table
 
 
+def shift(spec: Sinusoid, distance: int, width: int) -> Float[Tensor, "width width"]:
+    """The linear map M of a distance, the same for every place: PE[pos + distance] = PE[pos] M (Vaswani et al. 2017, section
+    3.5).
+
+    It turns each pair of a sine and a cosine by the angle that the distance makes at their frequency. Raises QkvError for an odd
+    width, whose last sine has no cosine beside it.
+    """
+    if width % 2:
+        raise QkvError(f"with a width of {width} the last sine has no cosine beside it, and no map shifts it")
+    angle = distance * spec.base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    pairs = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+    return torch.block_diag(*pairs)
+
+
 def trained_vectors(position: spec.Position, width: int) -> nn.Parameter | None:
     """Memory for the vectors of a position that is trained."""
     count = vectors(position)
