@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.cli.conftest import Answer, Ask, Runs, Trained, write
 
@@ -153,6 +154,25 @@ def test_look_heads_draws_a_picture(ask: Ask, copied: Path, tmp_path: Path, monk
     assert (copied / "heads.png").read_bytes().startswith(b"\x89PNG")
     answer = ask("look", "heads", copied, "k", "--out", tmp_path / "other.png")
     assert answer.code == 0 and (tmp_path / "other.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_look_heads_at_some_levels_and_as_arrays(ask: Ask, copied: Path, tmp_path: Path) -> None:
+    out, names = tmp_path / "heads.npz", ("encoder", "memory", "decoder")
+    assert ask("look", "heads", copied, "ka lo", "KA LO", "--out", out).out == f"{out}\n"
+    found = kinds(qkv.load(copied, device="cpu"), "ka lo", "KA LO")
+    with np.load(out) as arrays:
+        assert arrays["memory.keys"].tolist() == arrays["encoder.queries"].tolist() == found[0].keys
+        assert arrays["memory.queries"].tolist() == arrays["decoder.keys"].tolist() == found[2].queries
+        for name, kind in zip(names, found, strict=True):
+            for number, weights in zip(kind.numbers, kind.levels, strict=True):
+                assert np.array_equal(arrays[f"{name}.{number}"], weights.numpy())
+    last = found[0].numbers[-1]
+    assert ask("look", "heads", copied, "ka lo", "KA LO", "--levels", str(last), "--out", out).code == 0
+    with np.load(out) as arrays:
+        assert {name for name in arrays.files if name[-1].isdigit()} == {f"{name}.{last}" for name in names}
+    refused(ask("look", "heads", copied, "ka", "KA", "--levels", "9"), "and no 9")
+    refused(ask("look", "heads", copied, "ka", "KA", "--levels", "first"), "--levels are numbers such as 1,6")
+    refused(ask("look", "heads", copied, "ka", "KA", "--out", tmp_path / "heads.pdf"), "--out is a .png, .html, .npz")
 
 
 def test_look_heads_shows_a_model_with_one_side_the_text_alone(ask: Ask, runs: Runs, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def demo(
         f"\nword for word right: {exact} of {len(sources)} ({exact / len(sources):.1%}); BLEU {score.value:.1f} "
         f"({score.signature})"
     )
-    heads.draw(translator, sources[0], found[0], run / "heads.png")
+    heads.draw(heads.kinds(translator, sources[0], found[0]), f"{sources[0]}\n{found[0]}", run / "heads.png")
     print(f"how it learned: {run / 'curves.png'}\nwhere it looked: {run / 'heads.png'}\nyour turn: qkv translate {run}")
 
 

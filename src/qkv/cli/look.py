@@ -17,14 +17,28 @@ def heads(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     text: Annotated[str, typer.Argument(help="A text to read; a masked model's may hold <mask>.")],
     target: Target = None,
-    out: Annotated[Path | None, typer.Option(help="The picture; without it RUN/heads.png.")] = None,
+    levels: Annotated[str | None, typer.Option(help="Some blocks or steps alone, counted from 1: 1,6.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A .png, a .html to look around in, or a .npz with the weights; without it RUN/heads.png."),
+    ] = None,
 ) -> None:
-    """One picture of the attention of a text, or of a sentence pair, in every head of every block."""
+    """The attention of a text, or of a sentence pair, in every head of every block: a picture, a page, or arrays."""
+    from qkv.error import QkvError
     from qkv.look import heads as picture
+    from qkv.look import page
 
-    model, text, target = _opened(run, text, target)
     path = out or run / "heads.png"
-    picture.draw(model, text, target, path)
+    ways = {".png": picture.draw, ".html": page.write, ".npz": lambda found, title, path: page.arrays(found, path)}
+    if path.suffix not in ways:
+        raise QkvError(f"--out is a {', '.join(ways)}, not {path.name!r}")
+    try:
+        wanted = [int(each) for each in levels.split(",")] if levels else []
+    except ValueError:
+        raise QkvError(f"--levels are numbers such as 1,6, not {levels!r}") from None
+    model, text, target = _opened(run, text, target)
+    found = picture.kinds(model, text, target, wanted)
+    ways[path.suffix](found, text if target is None else f"{text}\n{target}", path)
     print(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from qkv.decode.generate import Writer
 from qkv.decode.read import Reader
 from qkv.decode.translate import Translator
 from qkv.error import QkvError
+from qkv.model.state import Path
 from qkv.model.trace import Trace
 from qkv.spec.model import sides
 
@@ -24,18 +26,20 @@ class Seen:
 
 
 @torch.inference_mode()
-def seen_of(model: Translator | Writer | Reader, text: str, target: str | None = None) -> Seen:
-    """A pass of a model over a text; a translator's is over the text and its target.
+def seen_of(
+    model: Translator | Writer | Reader, text: str, target: str | None = None, wants: Callable[[Path], bool] = lambda path: True
+) -> Seen:
+    """A pass of a model over a text; a translator's is over the text and its target. Attention is let out of the places wanted.
 
     Raises QkvError where there is nothing to look at.
     """
     if isinstance(model, Translator):
         if target is None:
             raise QkvError("a translator is looked at with two sentences: give a target, too")
-        return _of_pair(model, text, target)
+        return _of_pair(model, text, target, Trace(wants))
     if not text:
         raise QkvError("there is nothing to look at in an empty text")
-    ids, trace = model.given(text), Trace()
+    ids, trace = model.given(text), Trace(wants)
     if isinstance(model, Writer):
         model.model.decode(torch.tensor([ids]), Plain(), trace=trace)
         return Seen(trace, {"decoder": model.tokenizer.pieces(ids)})
@@ -44,12 +48,11 @@ def seen_of(model: Translator | Writer | Reader, text: str, target: str | None =
     return Seen(trace, {"encoder": model.parts(ids)})
 
 
-def _of_pair(translator: Translator, source: str, target: str) -> Seen:
+def _of_pair(translator: Translator, source: str, target: str, trace: Trace) -> Seen:
     read = translator.source.symbols.read(translator.source.encode([source])[0])
     written = [*translator.target.symbols.opening, *translator.target.encode([target])[0]]
     if len(read) == 1:
         raise QkvError("there is nothing to look at in an empty sentence")
-    trace = Trace()
     memory = translator.model.encode(torch.tensor([read]), Plain(), trace=trace)
     translator.model.decode(torch.tensor([written]), memory, trace=trace)
     return Seen(trace, {"encoder": translator.source.pieces(read), "decoder": translator.target.pieces(written)})

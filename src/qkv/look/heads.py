@@ -1,8 +1,9 @@
-"""The attention of a text, or of a pair of sentences, in every head, as one picture."""
+"""The attention of a text, or of a pair of sentences, in every head: what there is of it, and as one picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +14,7 @@ from qkv.decode.generate import Writer
 from qkv.decode.read import Reader
 from qkv.decode.seen import seen_of
 from qkv.decode.translate import Translator
+from qkv.error import QkvError
 from qkv.spec.model import sides
 from qkv.spec.part import MemoryAttention, Recurrence
 
@@ -25,21 +27,28 @@ PANEL = 0.16  # inches a token
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """Attention of one kind: the weights of its levels, from the lowest, and the pieces that ask and that are asked."""
+    """Attention of one kind: the weights of its levels, from the lowest, with their numbers, counted from 1, and the pieces that
+    ask and that are asked."""
 
     title: str
-    levels: list[Float[Tensor, "H T S"]]
+    levels: list[Float[Tensor, "_ T S"]]
     queries: list[str]
     keys: list[str]
     level: str  # what a level is: a block of a stack, or a step of a recurrence
+    numbers: list[int] = field(default_factory=list)
 
 
-def kinds(model: Translator | Writer | Reader, text: str, target: str | None = None) -> list[Kind]:
-    """All attention there is while a model reads a text, and writes the target if it is a translator.
+def kinds(model: Translator | Writer | Reader, text: str, target: str | None = None, levels: Collection[int] = ()) -> list[Kind]:
+    """All attention there is while a model reads a text, and writes the target if it is a translator; or that of some levels
+    alone, counted from 1, and then of no others is it computed.
 
-    Raises QkvError where there is nothing to look at.
+    Raises QkvError where there is nothing to look at, and for levels that there are not.
     """
-    seen, depths = seen_of(model, text, target), sides(model.model.spec)
+    depths = sides(model.model.spec)
+    deepest = max(len(depth.tiled()) for depth in depths.values())
+    if wrong := [level for level in levels if not 1 <= level <= deepest]:
+        raise QkvError(f"there are levels 1 to {deepest}, and no {wrong[0]}")
+    seen = seen_of(model, text, target, lambda path: not levels or int(path[1]) + 1 in levels)
     level = {side: "step" if isinstance(depth, Recurrence) else "block" for side, depth in depths.items()}
     sources, targets = (seen.pieces.get(side, []) for side in ("encoder", "decoder"))
     alone = len(seen.pieces) == 1
@@ -52,17 +61,17 @@ def kinds(model: Translator | Writer | Reader, text: str, target: str | None = N
         if isinstance(depths[side].tiled()[number].sublayers[place], MemoryAttention):
             kind = to_memory
         kind.levels.append(weight[0].float())
+        kind.numbers.append(int(path[1]) + 1)
     return [kind for kind in (encoder, to_memory, decoder) if kind.levels]
 
 
-def draw(model: Translator | Writer | Reader, text: str, target: str | None, path: Path) -> None:
+def draw(found: list[Kind], title: str, path: Path) -> None:
     """Save the picture: a row for every level, a column for every head; dark is where a head looks."""
-    found = kinds(model, text, target)
     heads = max(level.shape[0] for kind in found for level in kind.levels)
     rows = sum(len(kind.levels) for kind in found)
     side = max(1.5, PANEL * max(len(pieces) for kind in found for pieces in (kind.queries, kind.keys)))
     figure = plt.figure(figsize=(side * heads + 1.2, side * rows + 0.5 * len(found) + 1.2), layout="constrained")
-    figure.suptitle(text if target is None else f"{text}\n{target}", fontsize=11)
+    figure.suptitle(title, fontsize=11)
     parts = figure.subfigures(len(found), 1, height_ratios=[len(kind.levels) for kind in found], squeeze=False)[:, 0]
     for part, kind in zip(parts, found, strict=True):
         part.suptitle(kind.title, fontsize=10)
@@ -78,7 +87,7 @@ def draw(model: Translator | Writer | Reader, text: str, target: str | None, pat
                 )
                 if level == 0:
                     axes[level, head].set_title(f"head {head + 1}", fontsize=8)
-            axes[level, 0].set_ylabel(f"{kind.level} {level + 1}", fontsize=8)
+            axes[level, 0].set_ylabel(f"{kind.level} {kind.numbers[level]}", fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
