@@ -351,6 +351,28 @@ def test_a_person_searches_and_trains_what_is_found(ask: Ask, runs: Runs, tmp_pa
     refused(ask("evolve", *recipe, "--out", str(tmp_path / "none"), "--parameters", "1,2"), "none can be built")
 
 
+@pytest.mark.parametrize("task", ["translate", "denoise", "fill", "classify"])
+def test_any_task_is_searched_for(ask: Ask, runs: Runs, tmp_path: Path, task: str) -> None:
+    """Its recipe is a run of one step; norms stand before the sublayers."""
+    pairs = tmp_path / "pairs.tsv"
+    lines = runs.text.read_text().splitlines()
+    pairs.write_text("source\ttarget\n" + "".join(f"{line}\t{line.upper()}\n" for line in lines))
+    given = {
+        "translate": ["--pairs", str(pairs), "--fields", "source,target", "--model", "transformer-tiny"],
+        "denoise": ["--text", str(runs.text), "--documents", "lines", "--model", "bart-tiny"],
+        "fill": ["--text", str(runs.text), "--documents", "lines", "--model", "bert-tiny"],
+        "classify": ["--table", str(runs.table), "--model", "bert-tiny"],
+    }
+    small = "--set width=16 --set *.depth=1 --set *.hidden=32 --set *.heads=2 --steps 1".split()
+    begun = ask("train", task, *given[task], *small, "--set", "*.norm=PreNorm()", "--out", str(tmp_path / "run"))
+    assert begun.code == 0, begun.err
+    answer = ask(
+        "evolve", "--recipe", str(tmp_path / "run" / "run.toml"), "--out", str(tmp_path / "a"), *QUICK, "--children", "3"
+    )
+    assert answer.code == 0, answer.err
+    assert len(rows(tmp_path / "a")) == 3 and not [row for row in rows(tmp_path / "a") if row[4] is None], answer.err
+
+
 def test_kill_9_loses_the_children_in_flight_and_nothing_else(
     runs: Runs, tmp_path: Path, python: tuple[list[str], dict[str, str]], ask: Ask
 ) -> None:

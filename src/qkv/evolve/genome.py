@@ -32,12 +32,12 @@ from qkv.spec.cell import (
     Separable,
 )
 from qkv.spec.count import parameters
-from qkv.spec.model import DecoderOnly, EncoderDecoder, EncoderOnly, sides
+from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, sides
 from qkv.spec.part import Attention, Block, FeedForward, LeakyReLU, MemoryAttention, PreNorm, ReLU, Stack, Swish, Unit
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.search import AnyNumber, Between
 
-Parent = EncoderDecoder | DecoderOnly | EncoderOnly
+Parent = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)  # ten relative widths: those of the published cells are among them
 ACTIVATIONS = (NoActivation(), ReLU(), LeakyReLU(), Swish())
 COMBINERS = (Add(), Multiply(), Concatenate())
@@ -67,8 +67,7 @@ def beginning(model: Any) -> Parent:
 
     Raises QkvError where it is no stack of cells, or of blocks that cells can say: with norms before attention and feed-forwards.
     """
-    if not isinstance(model, EncoderDecoder | DecoderOnly | EncoderOnly):
-        raise QkvError(f"a search is for encoder-decoders, decoders and encoders, not for a {type(model).__name__}")
+    assert isinstance(model, Parent), "a model of any shape"
     cells: dict[str, Any] = {}
     for name, depth in sides(model).items():
         if not isinstance(depth, Stack):
