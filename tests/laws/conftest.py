@@ -14,6 +14,7 @@ from qkv.attention.sight import Padded, Plain
 from qkv.model.transformer import AnyModel, EncoderDecoder, build
 from qkv.papers.catalogue import CATALOGUE
 from qkv.spec.cell import Cell, Node
+from qkv.spec.choice import Best, StraightThrough
 from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Stays
 from qkv.spec.model import Classifier, FirstToken, Joint, Separate, SourceAndTarget, Untied, Vocabulary
 from qkv.spec.model import DecoderOnly as DecoderSpec
@@ -37,7 +38,7 @@ from qkv.spec.part import (
 )
 from qkv.spec.pattern import Both, Causal, Either, Local, PerHead, SameBlock, Stride, Summary
 from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
-from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, General, Location, Score, Triangular
+from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, General, Location, Triangular
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
@@ -129,12 +130,12 @@ def _attending(spec: AnySpec, **choices: object) -> AnySpec:
     )
 
 
-def _scored(spec: AnySpec, score: Score) -> AnySpec:
-    """The same with another score in every attention."""
+def _asking(spec: AnySpec, **how: object) -> AnySpec:
+    """The same with other choices in every attention, to itself and to memory."""
 
     def change(block: Block) -> Block:
         asks = (Attention, MemoryAttention)
-        sublayers = (replace(s, score=score) if isinstance(s, asks) else s for s in block.sublayers)
+        sublayers = (replace(s, **how) if isinstance(s, asks) else s for s in block.sublayers)
         return Block(*sublayers, norm=block.norm, dropout=block.dropout)
 
     return _in_all(spec, change)
@@ -295,12 +296,21 @@ def specs() -> dict[str, Spec]:
         "grouped heads": _attending(gpt, kv_heads=2, head_width=6),
         "untied decoder": replace(_in_all(gpt, _swish), tie=Untied()),
         "untied encoder, ALiBi": replace(_attending(bert, bias=ALiBi()), tie=Untied()),
-        **{f"scores: {score}": _scored(pair, score) for score in SCORES},
-        "scores of a strided decoder": _scored(_attending(gpt, pattern=Causal() & (Local(2) | Stride(3))), Gaussian(2.0, True)),
-        "scores of heads in groups, rotary": _scored(_attending(bare, rotate=Rotary(), kv_heads=2), ContentBased(3.0, True)),
-        "scores by place of a local decoder": _scored(_attending(gpt, pattern=Causal() & Local(3)), Location(64)),
-        "scores of an encoder": _scored(bert, Additive()),
-        "universal, additive": _recurrent(_scored(pair, Additive()), halt=RULES[STAYS]),
+        **{f"scores: {score}": _asking(pair, score=score) for score in SCORES},
+        "scores of a strided decoder": _asking(
+            _attending(gpt, pattern=Causal() & (Local(2) | Stride(3))), score=Gaussian(2.0, True)
+        ),
+        "scores of heads in groups, rotary": _asking(
+            _attending(bare, rotate=Rotary(), kv_heads=2), score=ContentBased(3.0, True)
+        ),
+        "scores by place of a local decoder": _asking(_attending(gpt, pattern=Causal() & Local(3)), score=Location(64)),
+        "scores of an encoder": _asking(bert, score=Additive()),
+        "the best two": _asking(pair, choice=Best(2)),
+        "the best one": _asking(pair, choice=StraightThrough()),
+        "the best one, by place, of a local decoder": _asking(
+            _attending(gpt, pattern=Causal() & Local(3)), choice=StraightThrough(), score=Location(64)
+        ),
+        "universal, additive": _recurrent(_asking(pair, score=Additive()), halt=RULES[STAYS]),
         "convolved": _in_all(pair, _convolved),
         "convolved decoder": _in_all(gpt, _convolved),
         "convolved encoder": _in_all(bert, _convolved),

@@ -15,6 +15,7 @@ from qkv.model.attention import MemoryAttention
 from qkv.model.context import Memory
 from qkv.model.linear import Linear
 from qkv.model.state import State
+from qkv.spec.choice import Soft
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 
@@ -70,7 +71,8 @@ def test_a_short_sentence_alone_steps_as_a_full_pass(world, monkeypatch) -> None
             stepped = step(world.target[:3, t])
             rows = Memory(memory.vectors.expand(3, -1, -1), rows_sight)
             torch.testing.assert_close(stepped, world.model.decode(world.target[:3, : t + 1], rows)[:, -1], **CLOSE)
-        products = all(module.score.plain for module in world.model.modules() if isinstance(module, MemoryAttention))
+        asking = [module.score for module in world.model.modules() if isinstance(module, MemoryAttention)]
+        products = all(each.plain and isinstance(each.choice, Soft) for each in asking)
         assert bool(called) == (isinstance(sight, Plain) and products)
 
 

@@ -19,6 +19,7 @@ from qkv.attention.reference import Reference, weights
 from qkv.attention.score import folded
 from qkv.attention.sight import Padded
 from qkv.error import QkvError
+from qkv.spec.choice import Best, Soft, StraightThrough
 from qkv.spec.pattern import Causal, Full, Local, PerHead, Stride
 from qkv.spec.score import (
     Additive,
@@ -178,3 +179,46 @@ def test_what_cannot_be_is_refused() -> None:
     for wrong, value in ((Gaussian, 0.0), (Boxcar, -1.0), (Location, 0), (ContentBased, math.nan), (Triangular, "wide")):
         with pytest.raises(QkvError, match="must be positive"):
             wrong(value)
+
+
+@given(call=calls(), keys=st.integers(1, 4))
+def test_the_best_keys_share_all_weight_as_if_there_were_no_others(call: Call, keys: int) -> None:
+    whole, found = weights(call), weights(replace(call, choice=Best(keys)))
+    for soft, few in zip(whole.flatten(0, 2), found.flatten(0, 2), strict=True):
+        least = soft.sort(descending=True).values[min(keys, len(soft)) - 1]
+        kept = torch.where((soft >= least) & (soft > 0), soft, 0.0)
+        torch.testing.assert_close(few, kept / kept.sum() if kept.sum() else kept, rtol=0, atol=1e-9)
+    wanted = learnt(replace(call, choice=Best(keys)), Reference().run)
+    for mine, its in zip(learnt(replace(call, choice=Best(keys)), attend), wanted, strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
+
+
+@given(call=calls())
+def test_straight_through_looks_at_one_key_and_learns_as_if_it_looked_at_all(call: Call) -> None:
+    hard = weights(replace(call, choice=StraightThrough()))
+    soft = weights(call)
+    assert torch.equal(hard.sum(-1).round(decimals=9), (soft.sum(-1) > 0).double())
+    torch.testing.assert_close((hard * soft).sum(-1), soft.amax(-1), rtol=0, atol=1e-9)
+
+    def gradients(choice: Soft | StraightThrough) -> list[Tensor]:
+        leaves = [getattr(call, name).detach().clone().requires_grad_() for name in ("q", "k")]
+        found = weights(replace(call, q=leaves[0], k=leaves[1], choice=choice))
+        upstream = torch.randn(found.shape, dtype=found.dtype, generator=torch.Generator().manual_seed(0))
+        given = torch.autograd.grad((found * upstream).sum(), leaves, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, given, strict=True)]
+
+    for mine, its in zip(gradients(StraightThrough()), gradients(Soft()), strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=1e-12)
+
+
+def test_other_weights_run_on_the_reference_and_the_chooser_says_so() -> None:
+    q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    chosen = choose(Call(q, q, q, Causal(), choice=Best(2)))
+    assert chosen.backend.name == "reference" and "fused declined: Best(keys=2) makes other weights of the softmax's" in str(
+        chosen
+    )
+    halves = attend(Call(q, q, q, PerHead(Causal(), Local(2)), choice=StraightThrough()))
+    torch.testing.assert_close(halves[:, :1], attend(Call(q[:, :1], q[:, :1], q[:, :1], Causal(), choice=StraightThrough())))
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(QkvError, match=r"Best.keys must be a whole number of at least 1"):
+            Best(wrong)  # pyright: ignore

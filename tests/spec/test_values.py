@@ -13,7 +13,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import cell, data, halt, model, objective, part, plain, position, run, score, search, world
+from qkv.spec import cell, choice, data, halt, model, objective, part, plain, position, run, score, search, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
@@ -57,6 +57,7 @@ EXAMPLES: list[Any] = [
     *(position.Coordinates(Learned(9), position.LearnedStep()), position.LearnedStep(), position.NoSignal()),
     *(Full(), Causal(), Local(4), Stride(5), SameBlock(6), Summary(8, 2, 1), score.Dot(), score.ScaledDot()),
     *(score.General(), score.ContentBased(3.0, True), score.Additive(), score.Location(9), score.Constant()),
+    *(choice.Soft(), choice.Best(3), choice.StraightThrough()),
     *(score.Gaussian(0.5, True), score.Boxcar(2.0), score.Triangular(3.0, True)),
     *(Causal() & Local(4), Local(4) | Stride(5), PerHead(Local(3), Causal() & SameBlock(4))),
     *(position.Sinusoid(50.0), Learned(512), NoPosition(), Rotary(20.0), position.NoRotation(), position.ALiBi()),

@@ -17,6 +17,7 @@ from qkv.attention.products import Products
 from qkv.attention.reference import Reference
 from qkv.attention.score import folded
 from qkv.error import QkvError
+from qkv.spec.choice import Soft
 from qkv.spec.pattern import PerHead
 from qkv.spec.score import Product, folds
 
@@ -48,8 +49,8 @@ def choose(call: Call, backends: Sequence[Backend] = BACKENDS) -> Choice:
 
 def attend(call: Call, backends: Sequence[Backend] = BACKENDS) -> Float[Tensor, "B H T W"]:
     """What each query receives: the values, weighted by how well their keys match it."""
-    if not isinstance(call.score, Product):
-        return _of_any_score(call, backends)
+    if not isinstance(call.score, Product) or not isinstance(call.choice, Soft):
+        return _of_any_weights(call, backends)
     for backend in backends:  # a step of a search has no time for reasons that nobody reads
         if not _declines(backend, call):
             return backend.run(call)
@@ -58,9 +59,9 @@ def attend(call: Call, backends: Sequence[Backend] = BACKENDS) -> Float[Tensor, 
     return choose(call, backends).backend.run(call)  # which says them all
 
 
-def _of_any_score(call: Call, backends: Sequence[Backend]) -> Float[Tensor, "B H T W"]:
+def _of_any_weights(call: Call, backends: Sequence[Backend]) -> Float[Tensor, "B H T W"]:
     """What each query receives, by dot products where the score folds."""
-    if folds(call.score):
+    if folds(call.score) and isinstance(call.choice, Soft):
         return attend(folded(call), backends).to(call.q.dtype)
     if isinstance(call.pattern, PerHead):
         return torch.cat([attend(each, backends) for each in call.by_head()], 1)
@@ -74,6 +75,9 @@ def _as_products(call: Call) -> Call:
 def _declines(backend: Backend, call: Call) -> str:
     if isinstance(call.pattern, PerHead) and not backend.by_head:
         return "its heads have different patterns, and are calls of their own"
-    if not backend.any_score and not isinstance(call.score, Product):
-        return f"{call.score} is no dot product, and does not fold into one"
+    if not backend.any_weights:
+        if not isinstance(call.score, Product):
+            return f"{call.score} is no dot product, and does not fold into one"
+        if not isinstance(call.choice, Soft):
+            return f"{call.choice} makes other weights of the softmax's"
     return backend.declines(call)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qkv.attention.sight import Plain, Sight
+from qkv.spec.choice import Choice, Soft
 from qkv.spec.pattern import Full, Pattern, PerHead, by_head
 from qkv.spec.score import Product, ScaledDot, Score
 
@@ -34,6 +35,7 @@ class Call:
     bias: Float[Tensor, "#B H T S"] | None = None
     stands: Int[Tensor, " S"] | None = None
     learned: Mapping[str, Float[Tensor, "H ..."]] = field(default_factory=dict)
+    choice: Choice = Soft()
 
     def mask(self) -> Bool[Tensor, "#B 1 #T S"] | None:
         """True where a query may see a key; None where all of them may see all."""
@@ -97,12 +99,12 @@ class Call:
 
 @runtime_checkable
 class Backend(Protocol):
-    """One way to compute a call; `by_head` says whether different heads of it may have different patterns, `any_score` whether
-    its scores may be other than dot products."""
+    """One way to compute a call; `by_head` says whether different heads of it may have different patterns, `any_weights` whether
+    its scores may be other than dot products, and its weights other than their softmax."""
 
     name: str
     by_head: bool
-    any_score: bool
+    any_weights: bool
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""

@@ -31,7 +31,7 @@ Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of row, head, query
 class Flex:
     """`torch.nn.attention.flex_attention`, where it is quicker than the rival, if there is one."""
 
-    name, by_head, any_score = "flex", True, False
+    name, by_head, any_weights = "flex", True, False
 
     def __init__(self, rival: Backend | None = None) -> None:
         self._rival, self._found = rival, dict[Kind, str]()

@@ -31,7 +31,7 @@ AT_ONCE = 2**20  # numbers in the keys of problems that are taken at once
 class Folded:
     """Products of short texts."""
 
-    name, by_head, any_score = "folded", True, False
+    name, by_head, any_weights = "folded", True, False
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""

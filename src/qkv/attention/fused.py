@@ -19,7 +19,7 @@ LARGEST_MASK = 2**26  # pairs of positions that a sparse pattern may be spread o
 class Fused:
     """`torch.nn.functional.scaled_dot_product_attention`."""
 
-    name, by_head, any_score = "fused", False, False
+    name, by_head, any_weights = "fused", False, False
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""

@@ -27,7 +27,7 @@ LONG = 512  # keys from which it is worth while in fp32
 class Products:
     """Two products forward, four back."""
 
-    name, by_head, any_score = "products", False, False
+    name, by_head, any_weights = "products", False, False
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""

@@ -13,6 +13,7 @@ from qkv.attention.call import Call
 from qkv.attention.reference import weights as weights_of
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.error import QkvError
+from qkv.spec.choice import Choice, Soft
 from qkv.spec.pattern import Full, Pattern
 from qkv.spec.score import ScaledDot, Score, learns
 
@@ -27,6 +28,7 @@ def attend(
     bias: Float[Tensor, "..."] | None = None,
     lengths: Int[Tensor, " _"] | None = None,
     learned: Mapping[str, Tensor] | None = None,
+    choice: Choice = Soft(),
     dropout: float = 0.0,
     weights: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # their shapes are checked below, for everybody
@@ -42,6 +44,7 @@ def attend(
     * `pattern`, a value of `qkv.spec.pattern`: which keys a query may see; query t and key t stand at place t.
     * `bias`, (B or 1, H, T, S): added to the scores.
     * `lengths`: how many of the S keys are there, row by row of the batch.
+    * `choice`, a value of `qkv.spec.choice`: whether all keys count, the best few, or the very best one.
     * `dropout`: the probability with which a weight becomes 0, the others made up for it; from PyTorch's own generator.
 
     It runs on the quickest kernel that does exactly this, forward and backward. Raises QkvError for shapes that do not fit
@@ -52,7 +55,7 @@ def attend(
     if not 0 <= dropout < 1:
         raise QkvError(f"dropout is a probability below 1, not {dropout!r}")
     wide = (None,) * (4 - q.ndim)
-    given = _call(q[wide], k[wide], v[wide], score, pattern, bias, lengths, learned)
+    given = _call(q[wide], k[wide], v[wide], score, pattern, bias, lengths, learned, choice)
     if not weights and not dropout:
         return run(given).view(*q.shape[:-1], -1)
     found = weights_of(given)
@@ -70,6 +73,7 @@ def _call(
     bias: Tensor | None,
     lengths: Tensor | None,
     learned: Mapping[str, Tensor] | None,
+    choice: Choice,
 ) -> Call:
     """The call, once its shapes are known to fit together."""
     batch, heads, queries, width = q.shape
@@ -97,4 +101,4 @@ def _call(
         if lengths.shape != (batch,) or int(lengths.min()) < 0 or int(lengths.max()) > k.shape[2]:
             raise QkvError(f"lengths are {batch} numbers from 0 to {k.shape[2]}, one for each row, not {lengths.tolist()}")
         sight = Padded(lengths)
-    return Call(q, k, v, pattern, sight, score=score, bias=bias, learned=own)
+    return Call(q, k, v, pattern, sight, score=score, bias=bias, learned=own, choice=choice)

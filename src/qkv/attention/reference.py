@@ -8,11 +8,12 @@ in the input's precision and never below fp32.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qkv.attention.call import Call
 from qkv.attention.score import numbers, scores
+from qkv.spec.choice import Best, StraightThrough
 from qkv.spec.pattern import PerHead
 from qkv.spec.score import Boxcar, Triangular
 
@@ -22,7 +23,7 @@ LARGEST_SCORES = 2**31  # bytes; more than this is asked for only by name
 class Reference:
     """Scores, mask, softmax and sum, each written out."""
 
-    name, by_head, any_score = "reference", False, True
+    name, by_head, any_weights = "reference", False, True
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""
@@ -46,6 +47,19 @@ def weights(call: Call) -> Float[Tensor, "B H T S"]:
         mask = near if mask is None else mask & near
     if call.bias is not None:
         found = found + call.bias
+    if isinstance(call.choice, Best):
+        seen = found if mask is None else found.masked_fill(~mask, -torch.inf)
+        last = seen.topk(min(call.choice.keys, seen.shape[-1]), -1).values[..., -1:]
+        mask = (seen >= last) & (seen > -torch.inf)
+    soft = _softmax(found, mask)
+    if not isinstance(call.choice, StraightThrough):
+        return soft
+    best = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+    hard = best * (soft > 0)  # who may see nothing chooses nothing
+    return hard + soft - soft.detach()
+
+
+def _softmax(found: Float[Tensor, "B H T S"], mask: Bool[Tensor, "#B #H #T S"] | None) -> Float[Tensor, "B H T S"]:
     if mask is None:
         return found.softmax(-1)
     # a finite fill keeps the gradient of an empty row zero, where -inf would make it not a number

@@ -17,6 +17,7 @@ from qkv.model.position import LinearBias, Turn
 from qkv.model.score import Scored
 from qkv.model.state import Once, State
 from qkv.spec import part
+from qkv.spec.choice import Soft
 from qkv.spec.pattern import Full, PerHead, by_head, forgets
 from qkv.spec.position import ALiBi, Rotary
 from qkv.spec.score import Product
@@ -42,7 +43,7 @@ class Attention(nn.Module):
         self.widths = spec.heads * self.key_width, self.kv_heads * self.key_width, self.kv_heads * self.head_width
         self.qkv = Linear(inputs or width, sum(self.widths), bias=spec.offset)
         self.out = Linear(spec.heads * self.head_width, outputs or width, bias=spec.offset)
-        self.score = Scored(spec.score, spec.heads, self.key_width)
+        self.score = Scored(spec.score, spec.heads, self.key_width, spec.choice)
         self._turn = Turn(spec.rotate, self.key_width) if isinstance(spec.rotate, Rotary) else None
         self._forgets = any(forgets(pattern) for _, pattern in by_head(spec.pattern, spec.heads))
         self._linear_bias = LinearBias(spec.heads) if isinstance(spec.bias, ALiBi) else None
@@ -58,7 +59,7 @@ class Attention(nn.Module):
             if ctx.state is not None:
                 k, v = ctx.state.keys(ctx.path).append(k, v)
             bias = self._bias(ctx, q, ctx.first, k.shape[2])
-            call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.score.said, bias, learned=self.score.learned)
+            call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, bias=bias, **self.score.how)
             if ctx.trace is not None:
                 ctx.trace.attention(ctx.path, call)
             attended = attend(call)
@@ -75,7 +76,7 @@ class Attention(nn.Module):
     def _remember(self, q: Tensor, k: Tensor, v: Tensor, ctx: Context, state: State) -> list[Call]:
         """A call for the heads of each pattern, with what they may see, the new keys and values among it."""
         bias = self._bias(ctx, q, ctx.first, ctx.first + q.shape[2])
-        call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, self.score.said, learned=self.score.learned)
+        call = Call(q, k, v, self.spec.pattern, ctx.sight, ctx.first, **self.score.how)
         calls, at = call.by_head(), 0
         for number, call in enumerate(calls):
             assert not isinstance(call.pattern, PerHead), "these heads have one pattern"
@@ -94,7 +95,7 @@ class Attention(nn.Module):
             return self._slowly(ctx)
         qkv, out, slot, recurring = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path), ctx.recurring
         spread, own = ctx.all_rows(shown=True)
-        pattern, sight, score, learned = self.spec.pattern, ctx.sight, self.score.said, self.score.learned
+        pattern, sight, how = self.spec.pattern, ctx.sight, self.score.how
         biased = self._linear_bias is not None or ctx.bias is not None
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
@@ -106,9 +107,9 @@ class Attention(nn.Module):
             few = None if recurring is None else recurring.few()
             if few is not None:
                 q, keys, values = (each.index_select(0, few) for each in (q, keys, values))
-                call = Call(q, keys, values, pattern, sight.keep(few), first, score, bias, learned=learned)
+                call = Call(q, keys, values, pattern, sight.keep(few), first, bias=bias, **how)
                 return out(attend(call).reshape(len(few), -1))
-            call = Call(q, keys, values, pattern, sight, first, score, bias, learned=learned)
+            call = Call(q, keys, values, pattern, sight, first, bias=bias, **how)
             return out(own(attend(call).reshape(made.shape[0], -1)))
 
         return step
@@ -169,7 +170,7 @@ class MemoryAttention(nn.Module):
         self.q = Linear(inputs or width, wide, bias=spec.offset)
         self.kv = Linear(width, 2 * wide, bias=spec.offset)
         self.out = Linear(wide, outputs or width, bias=spec.offset)
-        self.score = Scored(spec.score, spec.heads, wide // spec.heads)
+        self.score = Scored(spec.score, spec.heads, wide // spec.heads, spec.choice)
 
     def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T O"]:
         memory, recurring = self._memory(ctx), ctx.recurring
@@ -177,7 +178,7 @@ class MemoryAttention(nn.Module):
         rows, length, _ = q.shape
         # the hypotheses of a sentence ask as if they were one longer sequence: the memory is never copied for each
         q = self.score.queries(_heads(q.unflatten(0, (memory.k.shape[0], -1)).flatten(1, 2), self.spec.heads))
-        call = Call(q, memory.k, memory.v, Full(), memory.sight, score=self.score.said, learned=self.score.learned)
+        call = Call(q, memory.k, memory.v, Full(), memory.sight, **self.score.how)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
         attended = _joined(attend(call)).view(rows, length, -1)
@@ -196,17 +197,17 @@ class MemoryAttention(nn.Module):
         memory, heads = self._memory(ctx), self.spec.heads
         sentences, _, length, _ = memory.k.shape
         alone = sentences == 1 and isinstance(memory.sight, Plain)
-        score = self.spec.score
-        if self.q.packed and alone and isinstance(score, Product) and 2 * heads * length <= self.q.in_features:
+        score, plain = self.spec.score, isinstance(self.spec.choice, Soft)
+        if self.q.packed and alone and plain and isinstance(score, Product) and 2 * heads * length <= self.q.in_features:
             return self._alone(memory, score.scale(memory.k.shape[3]))
-        into, out, scored = self.q.product(), self.out.product(), self.score
+        into, out, scored, how = self.q.product(), self.out.product(), self.score, self.score.how
         spread, own = ctx.all_rows(shown=False)
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             q = spread(into(x))
             rows = q.shape[0]
             q = scored.queries(q.view(memory.k.shape[0], -1, heads, q.shape[1] // heads).transpose(1, 2))
-            call = Call(q, memory.k, memory.v, Full(), memory.sight, score=scored.said, learned=scored.learned)
+            call = Call(q, memory.k, memory.v, Full(), memory.sight, **how)
             return out(own(attend(call).transpose(1, 2).reshape(rows, -1)))
 
         return step

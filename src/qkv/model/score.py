@@ -1,12 +1,15 @@
-"""What a score has to learn, and the vectors that it is the dot product of."""
+"""How queries ask: what a score has to learn, the vectors that it is the dot product of, and what becomes of its softmax."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qkv.attention.score import folded_keys, folded_queries
+from qkv.spec.choice import Choice
 from qkv.spec.score import Dot, Product, Score, folds, learns
 
 
@@ -14,9 +17,9 @@ class Scored(nn.Module):
     """A score of so many heads. One that folds is folded where queries and keys are made, before keys are remembered: what asks
     them sees dot products."""
 
-    def __init__(self, spec: Score, heads: int, width: int) -> None:
+    def __init__(self, spec: Score, heads: int, width: int, choice: Choice) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.choice = spec, choice
         self.names = tuple(learns(spec, heads, width))
         for name, shape in learns(spec, heads, width).items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
@@ -24,9 +27,9 @@ class Scored(nn.Module):
         self.said: Score = Dot() if folds(spec) and not self.plain else spec
 
     @property
-    def learned(self) -> dict[str, Tensor]:
-        """What a call is to be given along."""
-        return {} if folds(self.spec) else self._own()
+    def how(self) -> dict[str, Any]:
+        """What a call is to be given along: its score, what that learns, and the choice."""
+        return {"score": self.said, "learned": {} if folds(self.spec) else self._own(), "choice": self.choice}
 
     def queries(self, q: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T _"]:
         """The vectors of queries."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qkv.error import QkvError
+from qkv.spec.choice import Choice, Soft
 from qkv.spec.halt import AllSteps, Halting
 from qkv.spec.pattern import Causal, Full, Pattern, by_head
 from qkv.spec.position import ALiBi, Coordinates, NoBias, NoRotation, Relative, Rotary, Rotation, Signal
@@ -124,6 +125,7 @@ class Attention:
     rotate: Rotation = NoRotation()
     bias: NoBias | ALiBi = NoBias()
     key_width: int | AsValues = AsValues()
+    choice: Choice = Soft()
 
     def __post_init__(self) -> None:
         said = [name for name in ("head_width", "kv_heads", "key_width") if isinstance(getattr(self, name), int)]
@@ -142,6 +144,7 @@ class MemoryAttention:
     offset: bool = False
     head_width: int | Even = Even()
     score: Score = ScaledDot()
+    choice: Choice = Soft()
 
     def __post_init__(self) -> None:
         positive(self, "heads", *(["head_width"] if not isinstance(self.head_width, Even) else []))
