@@ -244,7 +244,12 @@ def test_flex_attention_takes_what_it_computes_quicker_and_alike() -> None:
         assert "took" in judged.outrun(learning) and quick.calls == 3 + 3 * TURNS, "forward and backward"
         with mock.patch("qkv.attention.flex.flex_attention", side_effect=NotImplementedError("no kernel\nat all")):
             assert Flex(Rival()).outrun(call) == "it failed here: NotImplementedError: no kernel"
-    assert Flex(Folded()).outrun(Call(q, q, q, Local(5) & Stride(2))) == "", "a rival that declines is none"
+    alone = Call(q, q, q, Local(5) & Stride(2))
+    assert Flex(Folded()).outrun(alone) == "", "a rival that declines is none"
+    with without_kernel():
+        assert "took" in Flex(Folded(), Rival()).outrun(alone), "the next one is"
+        heads = replace(call, pattern=Causal() & PerHead(Stride(3), Stride(2)))
+        assert Flex(Rival()).outrun(heads) == "", "a rival for one pattern is none for several"
 
 
 @given(pattern=SINGLE, keys=st.integers(1, 60), data=st.data())

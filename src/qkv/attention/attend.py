@@ -21,11 +21,11 @@ from qkv.spec.choice import Soft
 from qkv.spec.pattern import PerHead
 from qkv.spec.score import Product, folds
 
-BACKENDS: tuple[Backend, ...] = (Flex(Folded()), Folded(), Products(), Fused(), Reference())
+BACKENDS: tuple[Backend, ...] = (Flex(Folded(), Fused()), Folded(), Products(), Fused(), Reference())
 
 
 @dataclass(frozen=True)
-class Choice:
+class Chosen:
     """Who runs a call, and why those before it declined."""
 
     backend: Backend
@@ -35,14 +35,14 @@ class Choice:
         return "; ".join([f"{name} declined: {why}" for name, why in self.declined] + [f"{self.backend.name} runs"])
 
 
-def choose(call: Call, backends: Sequence[Backend] = BACKENDS) -> Choice:
+def choose(call: Call, backends: Sequence[Backend] = BACKENDS) -> Chosen:
     """The first backend that runs a call as a whole. Raises QkvError with every reason if all decline."""
     call = _as_products(call)
     declined: list[tuple[str, str]] = []
     for backend in backends:
         why = _declines(backend, call)
         if not why:
-            return Choice(backend, tuple(declined))
+            return Chosen(backend, tuple(declined))
         declined.append((backend.name, why))
     raise QkvError("no backend runs this attention: " + "; ".join(f"{name}: {why}" for name, why in declined))
 

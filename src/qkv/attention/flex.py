@@ -20,7 +20,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from qkv.attention.call import Backend, Call
 from qkv.attention.sight import Late, Packed, Padded, Sight
-from qkv.spec.pattern import Causal, Full, by_head
+from qkv.spec.pattern import Causal, Full, PerHead, by_head
 
 CLOSE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 3e-2, torch.float64: 1e-3}  # of the largest value
 TURNS = 3
@@ -29,12 +29,12 @@ Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of row, head, query
 
 
 class Flex:
-    """`torch.nn.attention.flex_attention`, where it is quicker than the rival, if there is one."""
+    """`torch.nn.attention.flex_attention`, where it is quicker than the first of its rivals that would take the call."""
 
     name, by_head, any_weights = "flex", True, False
 
-    def __init__(self, rival: Backend | None = None) -> None:
-        self._rival, self._found = rival, dict[Kind, str]()
+    def __init__(self, *rivals: Backend) -> None:
+        self._rivals, self._found = rivals, dict[Kind, str]()
 
     def declines(self, call: Call) -> str:
         """Why the call is not for this backend, in words; empty where it runs."""
@@ -51,12 +51,14 @@ class Flex:
         return self.outrun(call)
 
     def outrun(self, call: Call) -> str:
-        """Why calls of this kind are better left to the rival, found out by the first of them; empty where they are not."""
-        if self._rival is None or self._rival.declines(call):
+        """Why calls of this kind are better left to a rival, found out by the first of them; empty where they are not."""
+        able = (each for each in self._rivals if each.by_head or not isinstance(call.pattern, PerHead))
+        rival = next((each for each in able if not each.declines(call)), None)
+        if rival is None:
             return ""
-        kind = _kind(call)
+        kind = (rival.name, *_kind(call))
         if kind not in self._found:
-            self._found[kind] = _lost(self, self._rival, call)
+            self._found[kind] = _lost(self, rival, call)
         return self._found[kind]
 
     def run(self, call: Call) -> Float[Tensor, "B H T W"]:
