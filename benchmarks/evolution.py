@@ -57,8 +57,9 @@ class Noted:
     def show(self, state: State, child: Child) -> None:
         self.children.append(child)
         whole = [each.fitness for each in self.children if each.steps == self.steps and each.fitness is not None]
-        if whole and (not self.curve or max(whole) > self.curve[-1][1]):
-            self.curve.append((state.steps, round(max(whole), 4)))
+        best = round(max(whole), 4) if whole else None
+        if best is not None and (not self.curve or best > self.curve[-1][1]):
+            self.curve.append((state.steps, best))
         if len(self.children) % 10 == 0:
             best = self.curve[-1][1] if self.curve else None
             print(

@@ -170,14 +170,15 @@ def differences(parent: Parent, child: Parent) -> Iterator[str]:
         before = sides(parent)[name]
         if depth.tiled() and before.tiled() and len(depth.tiled()) != len(before.tiled()):
             yield f"{name}: {len(before.tiled())} cells became {len(depth.tiled())}"
-        for block, old in zip(depth.blocks, before.blocks, strict=False):
+        for at, (block, old) in enumerate(zip(depth.blocks, before.blocks, strict=False), 1):
             if not isinstance(block, Cell) or not isinstance(old, Cell):
                 continue
+            where = name if len(depth.blocks) == 1 else f"{name}, cell {at}"
             for number, (node, was) in enumerate(zip(block.nodes, old.nodes, strict=False), 1):
                 if node.combine != was.combine:
-                    yield f"{name}, node {number}: {type(was.combine).__name__} became {type(node.combine).__name__}"
+                    yield f"{where}, node {number}: {type(was.combine).__name__} became {type(node.combine).__name__}"
                 for place, mine, its in zip(("left", "right"), node.branches, was.branches, strict=True):
                     for field in ("input", "layer", "width", "norm", "activation"):
                         one, other = getattr(mine, field), getattr(its, field)
                         if one != other:
-                            yield f"{name}, node {number}, {place}: {field} {other} became {one}"
+                            yield f"{where}, node {number}, {place}: {field} {other} became {one}"
