@@ -72,3 +72,10 @@ def test_what_does_not_fit_together_is_said(name: str) -> None:
     wrong, words = BAD[name]
     with pytest.raises(QkvError, match=words):
         qkv.attend(**({"q": Q, "k": K, "v": V} | wrong))
+
+
+def test_weights_that_would_not_fit_are_not_made_in_silence() -> None:
+    q = torch.empty(1, 1, 40_000, 4, device="meta")
+    for asked in ({"weights": True}, {"dropout": 0.1}):
+        with pytest.raises(QkvError, match=r"the weights themselves .*40000 keys would take"):
+            qkv.attend(q, q, q, **asked)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +29,6 @@ AT_ONCE = 2**18  # numbers in the keys of a chunk: they stay in a processor's ca
 
 Chunk = tuple[Float[Tensor, "S K"], Float[Tensor, "S W"]]
 Told = Callable[[int], None]
-
-
-@runtime_checkable
-class Database(Protocol):
-    """Keys and values that can be gone through again and again."""
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
 
 
 class Arrays:
@@ -148,12 +141,11 @@ class _Over(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, q: Tensor, how: _How, *learned: Tensor) -> Float[Tensor, "T W"]:
         found: Partial | None = None
-        for seen, call in _counted(how.calls(q, learned)):
+        for call in how.calls(q, learned):
             one = _partial(scores(call)[0, 0], call.v[0, 0])
             if not (one.attended.isfinite().all() and one.sums.isfinite().all()):
-                raise QkvError(
-                    f"keys {seen} to {seen + call.k.shape[2] - 1}, their values or the queries hold a number that is not finite"
-                )
+                first = call.first - call.k.shape[2]
+                raise QkvError(f"keys {first} to {call.first - 1}, their values or the queries hold a number that is not finite")
             one = Partial(*(each.double() for each in one))  # a sum of many is rounded once
             found = nothing(one.attended) if found is None else found
             join_to(found, one)
@@ -174,7 +166,7 @@ class _Over(torch.autograd.Function):
         mean, total = (gradient * attended).sum(1, keepdim=True).to(exact), sums.to(exact)
         for call in how.calls(leaves[0].detach(), tuple(leaves[1:])):
             with torch.enable_grad():
-                found = scores(_asked(call, leaves[0]))[0, 0]
+                found = scores(replace(call, q=leaves[0][None, None]))[0, 0]
             weights = (found.detach() - total).exp_()
             of_scores = (upstream @ call.v[0, 0].t()).sub_(mean).mul_(weights)
             for each, part in zip(totals, torch.autograd.grad(found, leaves, of_scores, allow_unused=True), strict=True):
@@ -182,17 +174,6 @@ class _Over(torch.autograd.Function):
                     each += part
         of_q, *of_learned = (each.to(like.dtype) for each, like in zip(totals, (q, *learned), strict=True))
         return of_q, None, *of_learned
-
-
-def _asked(call: Call, q: Float[Tensor, "T K"]) -> Call:
-    """The same by queries that want a gradient."""
-    return Call(q[None, None], call.k, call.v, score=call.score, first=call.first, stands=call.stands, learned=call.learned)
-
-
-def _counted(calls: Iterator[Call]) -> Iterator[tuple[int, Call]]:
-    """Each call with the number of its first key."""
-    for call in calls:
-        yield call.first - call.k.shape[2], call
 
 
 def _partial(found: Float[Tensor, "T S"], v: Float[Tensor, "S W"]) -> Partial:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qkv.attention.attend import attend as run
 from qkv.attention.call import Call
+from qkv.attention.reference import Reference
 from qkv.attention.reference import weights as weights_of
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.error import QkvError
@@ -58,6 +59,8 @@ def attend(
     given = _call(q[wide], k[wide], v[wide], score, pattern, bias, lengths, learned, choice)
     if not weights and not dropout:
         return run(given).view(*q.shape[:-1], -1)
+    if why := Reference().declines(given):
+        raise QkvError(f"the weights themselves were asked for, or are to be dropped: {why}")
     found = weights_of(given)
     kept = torch.nn.functional.dropout(found, dropout)
     attended = (kept @ given.per_head(given.v).to(found.dtype)).to(q.dtype).view(*q.shape[:-1], -1)

@@ -54,7 +54,7 @@ def write(found: list[Kind], title: str, path: Path) -> None:
 
 
 def arrays(found: list[Kind], path: Path) -> None:
-    """Write the weights as arrays, (levels, H, T, S) or, where levels differ in heads, one for each, and the pieces."""
+    """Write the weights of each level as an array (H, T, S), named as in `decoder.1`, and the pieces that ask and are asked."""
     held: dict[str, Any] = {}
     for kind in found:
         name = kind.title.partition(":")[0] if kind.queries is kind.keys else "memory"
