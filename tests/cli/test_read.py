@@ -13,7 +13,7 @@ from tests.cli.conftest import CALL, Answer, Ask, Runs, Trained, refused, write
 import qkv
 from qkv.decode.read import Reader
 from qkv.decode.translate import Translator
-from qkv.spec.model import FirstToken
+from qkv.spec.pooling import FirstToken
 from qkv.store import Stored
 
 LINES = ["ka lo mi", "", "pe ra", "   ", "su ti vo ze ka"]

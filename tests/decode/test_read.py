@@ -15,7 +15,7 @@ from qkv.decode.translate import Translator
 from qkv.error import QkvError
 from qkv.model.transformer import Classifier
 from qkv.spec.data import Lines, Texts
-from qkv.spec.model import FirstToken, MeanToken
+from qkv.spec.pooling import FirstToken, MeanToken
 from qkv.store import Stored
 from qkv.train import measure
 

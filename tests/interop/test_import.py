@@ -20,7 +20,7 @@ from qkv.interop.huggingface.exporting import export
 from qkv.interop.huggingface.importing import bring
 from qkv.interop.huggingface.library import tokenizer_of
 from qkv.interop.huggingface.parity import Parity, compare
-from qkv.spec.model import FirstToken
+from qkv.spec.pooling import FirstToken
 from qkv.store import Stored, load, weights_of
 
 ENDS = "\n".join(SENTENCES)

@@ -13,15 +13,18 @@ from torch import Tensor
 from qkv.attention.sight import Padded, Plain
 from qkv.model.transformer import AnyModel, EncoderDecoder, build
 from qkv.papers.catalogue import CATALOGUE
+from qkv.papers.luong import luong
 from qkv.spec.cell import Cell, Node
-from qkv.spec.choice import Best, StraightThrough
+from qkv.spec.choice import Best, LocalMonotonic, LocalPredictive, StraightThrough
 from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Stays
-from qkv.spec.model import Classifier, FirstToken, Joint, Separate, SourceAndTarget, Untied, Vocabulary
+from qkv.spec.model import Classifier, Joint, Separate, SourceAndTarget, Untied, Vocabulary
 from qkv.spec.model import DecoderOnly as DecoderSpec
 from qkv.spec.model import EncoderDecoder as PairSpec
 from qkv.spec.model import Model as Spec
 from qkv.spec.part import (
     GELU,
+    GRU,
+    LSTM,
     Attention,
     Block,
     Depth,
@@ -30,6 +33,7 @@ from qkv.spec.part import (
     PostNorm,
     PreNorm,
     Recurrence,
+    Recurrent,
     SeparableFeedForward,
     Stack,
     Sublayer,
@@ -37,8 +41,9 @@ from qkv.spec.part import (
     Unit,
 )
 from qkv.spec.pattern import Both, Causal, Either, Local, PerHead, SameBlock, Stride, Summary
+from qkv.spec.pooling import FirstToken
 from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
-from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, General, Location, Triangular
+from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Dot, Gaussian, General, Location, Triangular
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
@@ -55,6 +60,8 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 def _small(sublayer: Sublayer, heads: int = HEADS) -> Sublayer:
     if isinstance(sublayer, FeedForward | SeparableFeedForward):
         return replace(sublayer, hidden=HIDDEN)
+    if isinstance(sublayer, Recurrent) and isinstance(sublayer.asks, MemoryAttention):
+        return replace(sublayer, asks=_small(sublayer.asks))
     if not isinstance(sublayer, Attention | MemoryAttention):
         return sublayer
     cut: dict[str, Any] = {"heads": max(min(sublayer.heads, heads), _patterns(sublayer))}
@@ -141,6 +148,20 @@ def _asking(spec: AnySpec, **how: object) -> AnySpec:
     return _in_all(spec, change)
 
 
+def _asking_memory(spec: AnySpec, **how: object) -> AnySpec:
+    """The same with other choices in every attention to memory."""
+
+    def change(block: Block) -> Block:
+        sublayers = (replace(s, **how) if isinstance(s, MemoryAttention) else s for s in block.sublayers)
+        return Block(*sublayers, norm=block.norm, dropout=block.dropout)
+
+    return _in_all(spec, change)
+
+
+def _shrunk_luong(**how: Any) -> PairSpec:
+    return luong(JOINT, width=16, depth=2, **how)
+
+
 def _seen(block: Block, pattern: Any) -> Block:
     """The same with another pattern."""
     seen = (replace(s, pattern=pattern) if isinstance(s, Attention) else s for s in block.sublayers)
@@ -209,6 +230,16 @@ def _convolved(block: Block) -> Block:
     pattern = next(s.pattern for s in block.sublayers if isinstance(s, Attention))
     other = (SeparableFeedForward(24, 2, 3, pattern=pattern) if isinstance(s, FeedForward) else s for s in block.sublayers)
     return Block(*other, norm=block.norm, dropout=block.dropout)
+
+
+def _handed_on(unit: GRU | LSTM) -> Callable[[Block], Block]:
+    """A state from token to token in place of self-attention, both ways where that sees the future."""
+
+    def change(block: Block) -> Block:
+        sublayers = (Recurrent(unit, each.pattern) if isinstance(each, Attention) else each for each in block.sublayers)  # pyright: ignore
+        return Block(*sublayers, norm=block.norm, dropout=block.dropout)
+
+    return change
 
 
 def _recurrent(spec: AnySpec, **choices: Any) -> AnySpec:
@@ -311,6 +342,14 @@ def specs() -> dict[str, Spec]:
             _attending(gpt, pattern=Causal() & Local(3)), choice=StraightThrough(), score=Location(64)
         ),
         "universal, additive": _recurrent(_asking(pair, score=Additive()), halt=RULES[STAYS]),
+        **{f"Luong, {score}": _shrunk_luong(score=score) for score in (Dot(), Additive(), Location(64))},
+        **{f"Luong, {choice}": _shrunk_luong(choice=choice) for choice in (LocalMonotonic(2), LocalPredictive(2))},
+        "where to look, folded": _asking_memory(pair, choice=LocalPredictive(3), score=ContentBased(3.0)),
+        "where to look, as it is": _asking_memory(pair, choice=LocalMonotonic(1)),
+        "states on both sides": _in_all(pair, _handed_on(GRU())),
+        "states of a decoder": _in_all(bare, _handed_on(LSTM())),
+        "states of an encoder": _in_all(bert, _handed_on(LSTM())),
+        "universal, states": _recurrent(_in_all(pair, _handed_on(LSTM()))),
         "convolved": _in_all(pair, _convolved),
         "convolved decoder": _in_all(gpt, _convolved),
         "convolved encoder": _in_all(bert, _convolved),

@@ -71,8 +71,8 @@ def test_a_short_sentence_alone_steps_as_a_full_pass(world, monkeypatch) -> None
             stepped = step(world.target[:3, t])
             rows = Memory(memory.vectors.expand(3, -1, -1), rows_sight)
             torch.testing.assert_close(stepped, world.model.decode(world.target[:3, : t + 1], rows)[:, -1], **CLOSE)
-        asking = [module.score for module in world.model.modules() if isinstance(module, MemoryAttention)]
-        products = all(each.plain and isinstance(each.choice, Soft) for each in asking)
+        asking = [module for module in world.model.modules() if isinstance(module, MemoryAttention)]
+        products = all(each.q and each.score.plain and isinstance(each.score.choice, Soft) for each in asking)
         assert bool(called) == (isinstance(sight, Plain) and products)
 
 

@@ -13,7 +13,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import cell, choice, data, halt, model, objective, part, plain, position, run, score, search, world
+from qkv.spec import cell, choice, data, halt, model, objective, part, plain, pooling, position, run, score, search, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
@@ -41,10 +41,14 @@ EXAMPLES: list[Any] = [
     part.PreNorm(1e-7, RMSNorm()),
     Attention(8, Causal(), True, 5, 2, score.Dot(), Rotary(500.0), position.ALiBi(), 4),
     *(part.SigmoidGELU(), part.AsValues(), position.Factorised((2, 3, 4)), model.Reduced(0.2)),
-    MemoryAttention(4, True, 3, score.Dot()),
+    MemoryAttention(4, True, 3, score.Dot(), choice.Best(2)),
+    MemoryAttention(1, maps=part.Unprojected()),
     FeedForward(12, part.Swish(), False, True),
     Block(Attention(8), FeedForward(9), norm=PreNorm(), dropout=0.25),
     Stack(Block(Attention(2)), Block(FeedForward(3)), depth=5, bias=Relative(8, 20, False)),
+    part.Recurrent(part.LSTM(), Causal(), pooling.LastToken(), MemoryAttention(2)),
+    *(part.GRU(), part.LSTM(), part.Zeros(), part.NoMemory(), part.Tanh(), part.Projected(), part.Unprojected(), cell.Maximum()),
+    *(choice.LocalMonotonic(3), choice.LocalPredictive(4)),
     part.SeparableFeedForward(12, 4, 6, part.GELU(), Causal(), False),
     *(halt.AllSteps(), halt.Interpolated(), halt.Mean(), halt.GoesOn(), halt.Stays()),
     halt.Halt(0.8, halt.Mean(), halt.Stays(), 0.1, 1.0),
@@ -68,12 +72,12 @@ EXAMPLES: list[Any] = [
     model.Output(model.Transform(part.ReLU()), True, True),
     *(model.Glorot(), model.Normal(0.1, False), model.FanIn()),
     *(model.AllThree(), model.SourceAndTarget(), model.TargetAndOutput(), model.Tied(), model.Untied()),
-    *(Joint(100), model.Separate(50, 60), model.FirstToken(), model.MeanToken(), model.LastToken()),
+    *(Joint(100), model.Separate(50, 60), pooling.FirstToken(), pooling.MeanToken(), pooling.LastToken()),
     named("t5-tiny", model.Separate(50, 60)),
     DecoderOnly(Joint(9), 4, BARE, WRITES, model.Untied(), model.Output(offset=True), model.FanIn()),
     EncoderOnly(Joint(9), 4, BARE, READS, model.Untied(), model.Output(scaled=True), model.Glorot()),
-    Classifier(Joint(9), 4, BARE, READS, ("a", "b"), model.FirstToken(), 0.3, model.Glorot()),
-    Classifier(Joint(9), 4, Embedding(unit=model.Sentences(9)), READS, ("a", "b"), model.LastToken()),
+    Classifier(Joint(9), 4, BARE, READS, ("a", "b"), pooling.FirstToken(), 0.3, model.Glorot()),
+    Classifier(Joint(9), 4, Embedding(unit=model.Sentences(9)), READS, ("a", "b"), pooling.LastToken()),
     *(data.AtMost(9), data.Exactly(8), data.Tokenizer("bytes", data.Exactly(300), False, ("<mask>", "<extra_0>"))),
     data.Files(("a", "b"), ("c", "d")),
     data.Pairs(("t.tsv",), ("en", "de")),
@@ -83,7 +87,7 @@ EXAMPLES: list[Any] = [
     *(world.Copy(9), world.Reverse(8), world.Double(7), world.Addition(12), world.AddProgram(4)),
     *(world.Program(3, 4), world.Control(1, 2), world.Drawn(world.Reverse(6), 50, 2)),
     *(objective.Translate(), objective.Generate(), objective.MaskedWords(0.2, 0.7, 0.2), objective.Spans(0.3, 2.0)),
-    *(objective.Infill(0.2, 2.0, False), objective.Delete(0.2), objective.Rotate(), objective.Classify(model.FirstToken())),
+    *(objective.Infill(0.2, 2.0, False), objective.Delete(0.2), objective.Rotate(), objective.Classify(pooling.FirstToken())),
     *(run.Adam(0.8, 0.9, 1e-8, 0.1), run.Noam(10, 0.5), run.Cosine(0.1, 3, 0.2), run.Batching(5, 6), run.NoClip(), run.Clip(0.5)),
     *(run.Steps(7), run.Epochs(8), run.Minutes(2.5, 30, 4), run.ToTheEnd(), run.Patience(3), run.Evaluation(5, 6, "none")),
     *(run.Checkpoints(3, 9, data.Exactly(4)), run.Scratch(), run.From("/a/run")),
@@ -251,6 +255,27 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: Classifier(Joint(9), 4, BARE, READS, ("a", "b", "a")), "at least two labels, all different"),
         (lambda: Classifier(Joint(9), 4, BARE, READS, ("a", "b"), dropout=1.0), "Classifier.dropout is a probability below 1"),
         (lambda: part.Recurrence(Block(Attention(2)), 0), "Recurrence.steps must be a whole number of at least 1, not 0"),
+        (
+            lambda: part.Recurrence(Block(part.Recurrent()), 2, halt=halt.Halt()),
+            r"a Recurrent hands its state through all of them: use AllSteps\(\)",
+        ),
+        (lambda: part.Recurrent(pattern=Full(), asks=MemoryAttention(1)), r"asks a memory is part of a decoder: .*Causal\(\)"),
+        (
+            lambda: DecoderOnly(Joint(9), 4, BARE, Stack(Block(part.Recurrent(start=pooling.LastToken())), depth=1)),
+            "Recurrent stands in the decoder of a model without an encoder, where there is no memory",
+        ),
+        (
+            lambda: DecoderOnly(Joint(9), 4, BARE, Stack(Block(part.Recurrent(pattern=Full())), depth=1)),
+            r"Full\(\) sees the future",
+        ),
+        (lambda: EncoderOnly(Joint(9), 5, BARE, Stack(Block(part.Recurrent(pattern=Full())), depth=1)), "5 channels have none"),
+        (lambda: MemoryAttention(1, offset=True, maps=part.Unprojected()), r"Unprojected\(\) attention has no maps"),
+        (
+            lambda: cell.branch_width(cell.Branch(0, MemoryAttention(1, maps=part.Unprojected()), 2.0), 4, 4),
+            "takes 4 channels and gives as many back, not 4 and 8",
+        ),
+        (lambda: Attention(1, choice=choice.LocalMonotonic()), r"LocalMonotonic\(reach=10\) says where in a source to look"),
+        (lambda: choice.LocalPredictive(0), "LocalPredictive.reach must be a whole number of places of at least 1, not 0"),
         (lambda: part.SeparableFeedForward(8, first=0), "SeparableFeedForward.first must be a whole number of at least 1"),
         (lambda: halt.Halt(1.0), "Halt.threshold lies between 0 and 1, such as 0.99, not 1.0"),
         (lambda: model.Sentences(0), "Sentences.longest must be a whole number of at least 1"),
@@ -310,5 +335,5 @@ def test_a_value_of_another_kind_cannot_take_a_place() -> None:
 
 def test_there_are_no_two_entries_of_one_kind_and_size() -> None:
     made = [named(name, Joint(100)) for name in CATALOGUE]
-    assert len(made) == 38 and len(set(made)) == 38
+    assert len(made) == 41 and len(set(made)) == 41
     assert {type(spec).__name__ for spec in made} == {"EncoderDecoder", "DecoderOnly", "EncoderOnly"}

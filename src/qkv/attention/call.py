@@ -22,7 +22,8 @@ class Call:
 
     Keys stand at positions 0 .. S-1, or where `stands` says, which rises; queries at first .. first+T-1. A query that may see
     nothing receives nothing (zeros). With G heads of keys and values, fewer than H, head h asks those of number h // (H/G). The
-    bias, if there is one, is added to the scores. What a score has to learn, in which each head has a part, comes along.
+    bias, if there is one, is added to the scores. What a score has to learn, in which each head has a part, comes along; and so
+    does the centre of what a query sees, a place between those of keys, where the choice says that it does not look everywhere.
     """
 
     q: Float[Tensor, "B H T K"]
@@ -36,6 +37,7 @@ class Call:
     stands: Int[Tensor, " S"] | None = None
     learned: Mapping[str, Float[Tensor, "H ..."]] = field(default_factory=dict)
     choice: Choice = Soft()
+    centre: Float[Tensor, "#B #H T"] | None = None
 
     def mask(self) -> Bool[Tensor, "#B 1 #T S"] | None:
         """True where a query may see a key; None where all of them may see all."""
@@ -82,7 +84,8 @@ class Call:
             bias = None if self.bias is None else self.bias[:, mine]
             q, k, v = self.q[:, mine], self.k[:, theirs], self.v[:, theirs]
             learned = {name: each[mine] for name, each in self.learned.items()}
-            found.append(replace(self, q=q, k=k, v=v, pattern=pattern, bias=bias, learned=learned))
+            centre = self.centre if self.centre is None or self.centre.shape[1] == 1 else self.centre[:, mine]
+            found.append(replace(self, q=q, k=k, v=v, pattern=pattern, bias=bias, learned=learned, centre=centre))
             at += count
         return found
 

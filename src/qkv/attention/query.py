@@ -10,11 +10,12 @@ from torch import Tensor
 
 from qkv.attention.attend import attend as run
 from qkv.attention.call import Call
+from qkv.attention.choice import centres
 from qkv.attention.reference import Reference
 from qkv.attention.reference import weights as weights_of
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.error import QkvError
-from qkv.spec.choice import Choice, Soft
+from qkv.spec.choice import Choice, Soft, predicts
 from qkv.spec.pattern import Full, Pattern
 from qkv.spec.score import ScaledDot, Score, learns
 
@@ -45,7 +46,8 @@ def attend(
     * `pattern`, a value of `qkv.spec.pattern`: which keys a query may see; query t and key t stand at place t.
     * `bias`, (B or 1, H, T, S): added to the scores.
     * `lengths`: how many of the S keys are there, row by row of the batch.
-    * `choice`, a value of `qkv.spec.choice`: whether all keys count, the best few, or the very best one.
+    * `choice`, a value of `qkv.spec.choice`: whether all keys count, the best few, the very best one, or those about some place.
+      What it learns comes as `learned`, too: `qkv.spec.choice.predicts(choice, H, K)` gives names and shapes.
     * `dropout`: the probability with which a weight becomes 0, the others made up for it; from PyTorch's own generator.
 
     It runs on the quickest kernel that does exactly this, forward and backward. Raises QkvError for shapes that do not fit
@@ -88,11 +90,10 @@ def _call(
         raise QkvError(f"keys of shape {tuple(k.shape)} have no values of shape {tuple(v.shape)}: each key has one value")
     if heads % k.shape[1]:
         raise QkvError(f"{k.shape[1]} heads of keys and values cannot serve {heads} heads evenly")
-    own, wanted = dict(learned or {}), learns(score, heads, width)
+    own, wanted = dict(learned or {}), learns(score, heads, width) | predicts(choice, heads, width)
     if {name: tuple(each.shape) for name, each in own.items()} != wanted:
-        raise QkvError(
-            f"{score} learns {wanted or 'nothing'}, and was given { ({name: tuple(each.shape) for name, each in own.items()}) }"
-        )
+        given = {name: tuple(each.shape) for name, each in own.items()}
+        raise QkvError(f"{score} and {choice} learn {wanted or 'nothing'}, and were given {given}")
     if bias is not None:
         bias = bias[(None,) * (4 - bias.ndim)]
         if bias.shape[0] not in (1, batch) or bias.shape[1:] != (heads, queries, k.shape[2]):
@@ -104,4 +105,5 @@ def _call(
         if lengths.shape != (batch,) or int(lengths.min()) < 0 or int(lengths.max()) > k.shape[2]:
             raise QkvError(f"lengths are {batch} numbers from 0 to {k.shape[2]}, one for each row, not {lengths.tolist()}")
         sight = Padded(lengths)
-    return Call(q, k, v, pattern, sight, score=score, bias=bias, learned=own, choice=choice)
+    centre = centres(choice, own, q, torch.arange(queries, device=q.device), sight, k.shape[2])
+    return Call(q, k, v, pattern, sight, score=score, bias=bias, learned=own, choice=choice, centre=centre)

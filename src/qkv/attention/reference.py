@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qkv.attention.call import Call
 from qkv.attention.score import numbers, scores
-from qkv.spec.choice import Best, StraightThrough
+from qkv.spec.choice import Best, LocalPredictive, Near, StraightThrough
 from qkv.spec.pattern import PerHead
 from qkv.spec.score import Boxcar, Triangular
 
@@ -45,6 +45,9 @@ def weights(call: Call) -> Float[Tensor, "B H T S"]:
     if isinstance(call.score, Boxcar | Triangular):
         near = found > -torch.inf
         mask = near if mask is None else mask & near
+    if isinstance(call.choice, Near):
+        close = _away(call).abs() <= call.choice.reach
+        mask = close if mask is None else mask & close
     if call.bias is not None:
         found = found + call.bias
     if isinstance(call.choice, Best):
@@ -52,6 +55,8 @@ def weights(call: Call) -> Float[Tensor, "B H T S"]:
         last = seen.topk(min(call.choice.keys, seen.shape[-1]), -1).values[..., -1:]
         mask = (seen >= last) & (seen > -torch.inf)
     soft = _softmax(found, mask)
+    if isinstance(call.choice, LocalPredictive):
+        return soft * torch.exp(-2 * (_away(call) / call.choice.reach).square())
     if not isinstance(call.choice, StraightThrough):
         return soft
     best = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
@@ -65,6 +70,12 @@ def _softmax(found: Float[Tensor, "B H T S"], mask: Bool[Tensor, "#B #H #T S"] |
     # a finite fill keeps the gradient of an empty row zero, where -inf would make it not a number
     filled = found.masked_fill(~mask, torch.finfo(found.dtype).min).softmax(-1)
     return filled.masked_fill(~mask, 0.0)
+
+
+def _away(call: Call) -> Float[Tensor, "#B #H T S"]:
+    """How many places each key is from where each query looks."""
+    assert call.centre is not None, "who looks somewhere says where"
+    return call.places()[:, None, None] - call.centre[..., None]
 
 
 def _precision(call: Call) -> torch.dtype:

@@ -147,7 +147,7 @@ def cell(
         raise QkvError(f"{what!r} is no run folder and no named model: `qkv models` lists them")
     depths = _sides(what, spec, side)
     cells = {
-        f"{name}, {number} of {len(depth.blocks)}" if len(depth.blocks) > 1 else f"{name}, {len(depth.tiled())} times": block
+        f"{name}, {number} of {len(depth.blocks)}" if len(depth.blocks) > 1 else f"{name}{_times(len(depth.tiled()))}": block
         for name, depth in depths.items()
         for number, block in enumerate(depth.blocks, 1)
         if isinstance(block, Cell)
@@ -157,6 +157,10 @@ def cell(
     path = out or (Path(what) if Path(what).is_dir() else Path()) / "cell.png"
     picture.draw(cells, spec.width, what, path)
     print(path)
+
+
+def _times(number: int) -> str:
+    return f", {number} times" if number > 1 else ""
 
 
 def search(

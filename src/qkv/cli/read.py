@@ -52,7 +52,7 @@ def embed(
     """
     import numpy as np
 
-    from qkv.spec.model import FirstToken, MeanToken
+    from qkv.spec.pooling import FirstToken, MeanToken
 
     kinds = {"mean": MeanToken(), "first": FirstToken()}
     if pooling not in kinds:

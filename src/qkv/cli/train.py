@@ -267,8 +267,8 @@ def classify(
     --from takes a run of `qkv train fill`, and also the encoder of a translator. With --stories the text is a story and a
     question, sentence by sentence, and the label is the answer; universal-bert-tiny reads it unless another model is named.
     """
-    from qkv.spec.model import LastToken
     from qkv.spec.objective import Classify
+    from qkv.spec.pooling import LastToken
 
     if stories:
         if table or valid_table:

@@ -19,8 +19,10 @@ from qkv.decode.likelihood import places
 from qkv.decode.load import misused
 from qkv.decode.translate import batches
 from qkv.error import QkvError
-from qkv.model.transformer import Classifier, EncoderDecoder, EncoderOnly, pooled
-from qkv.spec.model import FirstToken, MeanToken, Pooling, Sentences
+from qkv.model.pooling import pooled
+from qkv.model.transformer import Classifier, EncoderDecoder, EncoderOnly
+from qkv.spec.model import Sentences
+from qkv.spec.pooling import FirstToken, MeanToken, Pooling
 from qkv.store import Stored
 
 

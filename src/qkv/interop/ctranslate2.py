@@ -23,7 +23,7 @@ from qkv.model.recurrence import Recurrence
 from qkv.spec.model import Embedding, EncoderDecoder, Output
 from qkv.spec.part import Attention as AttentionSpec
 from qkv.spec.part import FeedForward as FeedForwardSpec
-from qkv.spec.part import LayerNorm, PreNorm
+from qkv.spec.part import LayerNorm, PreNorm, Recurrent
 from qkv.spec.part import MemoryAttention as MemoryAttentionSpec
 from qkv.spec.part import SeparableFeedForward as SeparableFeedForwardSpec
 from qkv.spec.part import Sublayer as SublayerSpec
@@ -140,6 +140,8 @@ def _refuse_strange(described: EncoderDecoder, sublayers: list[SublayerSpec]) ->
                 usual = FeedForwardSpec(hidden)
             case SeparableFeedForwardSpec():
                 usual = FeedForwardSpec(s.hidden)
+            case Recurrent():
+                usual = AttentionSpec(1)
         strange += [s] if s != usual else []
     if strange:
         raise QkvError(f"CTranslate2 wants a Transformer as Vaswani et al. described it, which {strange[0]} is no part of")
@@ -165,6 +167,7 @@ def _block(layer: Any, block: Block) -> None:
             case MemoryAttention() as attention:
                 place = layer.attention
                 for linear, ours in zip(place.linear, (attention.q, attention.kv, attention.out), strict=True):
+                    assert ours is not None, "what is written was accepted before"
                     _linear(linear, ours)
             case FeedForward() as feed_forward:
                 place = layer.ffn

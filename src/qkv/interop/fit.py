@@ -20,6 +20,7 @@ from qkv.spec.part import (
     PostNorm,
     PreNorm,
     Recurrence,
+    Recurrent,
     RMSNorm,
     SeparableFeedForward,
     Stack,
@@ -137,7 +138,7 @@ class Fit:
                 plain = MemoryAttention(heads, offset, wide, score)
             case FeedForward():
                 plain = replace(sublayer, gated=sublayer.gated and gates)
-            case SeparableFeedForward():
+            case SeparableFeedForward() | Recurrent():
                 raise AssertionError("the kinds of sublayers were asked for")
         if sublayer != plain:
             name, found = next((name, value) for name, value in vars(sublayer).items() if value != getattr(plain, name))

@@ -17,21 +17,23 @@ from qkv.spec.cell import (
     Depthwise,
     Identity,
     Lightweight,
+    Maximum,
     Multiply,
     NoActivation,
     Separable,
 )
-from qkv.spec.part import Attention, MemoryAttention
+from qkv.spec.part import Attention, MemoryAttention, Recurrent
+from qkv.spec.pattern import Full
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 ROW, COLUMN = 1.5, 2.6  # inches of a node, and of a branch
-HALF, TALL = 0.42, 0.26  # of a box, in columns and rows
-COLOURS = {"attention": "#cfe2f3", "convolution": "#fce5cd", "map": "#d9ead3"}
+COLOURS = {"attention": "#cfe2f3", "convolution": "#fce5cd", "map": "#d9ead3", "recurrent": "#ead1dc"}
 LANES = 3
-SIGNS = {Add: "+", Multiply: "×"}
+SIGNS = {Add: "+", Multiply: "×", Maximum: "max"}
 
 
 def draw(cells: dict[str, Cell], width: int, title: str, path: Path) -> None:
@@ -52,24 +54,22 @@ def _cell(axis: Axes, cell: Cell, width: int, rows: int) -> None:
     axis.set_ylim(rows + 0.7, -0.35)
     axis.axis("off")
     widths = cell.widths(width)
-    axis.text(0, 0, f"input, {width}", ha="center", va="center", fontsize=8, bbox={"boxstyle": "round", "fc": "white"})
+    joints = [_box(axis, _joint(0), f"input, {width}", "white")]
+    for number, node in enumerate(cell.nodes, 1):
+        sign, loose = SIGNS.get(type(node.combine), "‖"), number in cell.loose
+        words = f"{number}: {sign if len(node.alive) > 1 else ''} {widths[number]}"
+        joints.append(_box(axis, _joint(number), words, "lightyellow" if loose else "white", "bold" if loose else "normal"))
     for number, node in enumerate(cell.nodes, 1):
         for branch, across in zip(node.branches, (-0.55, 0.55), strict=True):
             if not isinstance(branch.layer, Dead):
-                _branch(axis, branch, across, number)
-        sign = SIGNS.get(type(node.combine), "‖")
-        loose = number in cell.loose
-        axis.text(
-            *_joint(number),
-            f"{number}: {sign if len(node.alive) > 1 else ''} {widths[number]}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            weight="bold" if loose else "normal",
-            bbox={"boxstyle": "round", "fc": "lightyellow" if loose else "white", "ec": "grey"},
-        )
+                _branch(axis, branch, across, number, joints)
         if node.shared:
             axis.text(0, number - 0.3, "one norm", ha="center", va="center", fontsize=6, color="grey")
+
+
+def _box(axis: Axes, place: tuple[float, float], words: str, colour: str, weight: str = "normal") -> Text:
+    around = {"boxstyle": "round,pad=0.35", "fc": colour, "ec": "grey"}
+    return axis.text(*place, words, ha="center", va="center", fontsize=8, weight=weight, bbox=around)
 
 
 def _joint(number: int) -> tuple[float, float]:
@@ -77,12 +77,12 @@ def _joint(number: int) -> tuple[float, float]:
     return 0.0, float(number) + (0.42 if number else 0.0)
 
 
-def _branch(axis: Axes, branch: Branch, across: float, number: int) -> None:
+def _branch(axis: Axes, branch: Branch, across: float, number: int, joints: list[Text]) -> None:
     """A box for what a branch does, and its arrows; where it does nothing, the arrow alone."""
     far = number - branch.input
     start, end = _joint(branch.input), _joint(number)
     bend = 0.0 if far == 1 else (0.28 if across < 0 else -0.28)
-    arrow = {"arrowstyle": "-|>", "color": "grey", "lw": 0.9, "shrinkA": 9, "shrinkB": 7}
+    arrow = {"arrowstyle": "-|>", "color": "grey", "lw": 0.9, "shrinkA": 1, "shrinkB": 1}
     if isinstance(branch.layer, Identity) and not branch.norm and isinstance(branch.activation, NoActivation):
         lane = (0.95 + 0.12 * (number % LANES)) * (1 if across > 0 else -1)  # lines of neighbours are told apart
         down = 0.06  # what leaves a node does so below what comes to it
@@ -91,22 +91,10 @@ def _branch(axis: Axes, branch: Branch, across: float, number: int) -> None:
             "", xy=(end[0], end[1] - down), xytext=(lane, end[1] - down), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 22}
         )
         return
-    axis.annotate(
-        "",
-        xy=(across, number - TALL),
-        xytext=start,
-        arrowprops={**arrow, "shrinkB": 0, "connectionstyle": f"arc3,rad={bend}"},
-    )
-    axis.annotate("", xy=end, xytext=(across, number + TALL - 0.06), arrowprops={**arrow, "shrinkA": 0})
-    axis.text(
-        across,
-        number,
-        _words(branch),
-        ha="center",
-        va="center",
-        fontsize=7.5,
-        bbox={"boxstyle": "round,pad=0.35", "fc": _colour(branch), "ec": "grey"},
-    )
+    box = _box(axis, (across, number), _words(branch), _colour(branch))
+    for one, other, curve in ((joints[branch.input], box, bend), (box, joints[number], 0.0)):
+        ends = {"patchA": one.get_bbox_patch(), "patchB": other.get_bbox_patch(), "connectionstyle": f"arc3,rad={curve}"}
+        axis.annotate("", xy=other.get_position(), xytext=one.get_position(), arrowprops={**arrow, **ends}, zorder=0)
 
 
 def _colour(branch: Branch) -> str:
@@ -115,6 +103,8 @@ def _colour(branch: Branch) -> str:
             return COLOURS["attention"]
         case Convolution() | Separable() | Depthwise() | Lightweight():
             return COLOURS["convolution"]
+        case Recurrent():
+            return COLOURS["recurrent"]
         case Identity():
             return "white"
         case _:
@@ -138,6 +128,9 @@ def _words(branch: Branch) -> str:
             layer = f"depthwise {reach}x1"
         case Lightweight(reach=reach, shared=shared):
             layer = f"lightweight {reach}x1, by {shared}"
+        case Recurrent(unit=unit, pattern=pattern, asks=asks):
+            layer = type(unit).__name__ + (", both ways" if isinstance(pattern, Full) else "")
+            layer += f"\nasks the source, {asks.heads} head{'s'[: asks.heads > 1]}" if isinstance(asks, MemoryAttention) else ""
         case other:
             layer = {"Dense": "dense", "Gate": "gated linear", "Identity": "identity"}[type(other).__name__]
     wide = "" if isinstance(branch.width, AsInput) else f"  {_multiple(branch.width)}"

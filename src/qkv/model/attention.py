@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from qkv.attention.attend import attend
@@ -29,6 +29,11 @@ def _heads(x: Float[Tensor, "B T D"], heads: int) -> Float[Tensor, "B H T K"]:
 
 def _joined(x: Float[Tensor, "B H T K"]) -> Float[Tensor, "B T D"]:
     return x.transpose(1, 2).flatten(2)
+
+
+def received(call: Call, q: Float[Tensor, "R T E"]) -> Float[Tensor, "R T W"]:
+    """What queries receive, all heads beside each other, in rows as they asked."""
+    return _joined(attend(call)).view(*q.shape[:2], -1)
 
 
 class Attention(nn.Module):
@@ -166,23 +171,38 @@ class MemoryAttention(nn.Module):
     def __init__(self, spec: part.MemoryAttention, width: int, inputs: int | None = None, outputs: int | None = None) -> None:
         super().__init__()
         self.spec = spec
-        wide = spec.heads * part.head_width(spec, width)
-        self.q = Linear(inputs or width, wide, bias=spec.offset)
-        self.kv = Linear(width, 2 * wide, bias=spec.offset)
-        self.out = Linear(wide, outputs or width, bias=spec.offset)
-        self.score = Scored(spec.score, spec.heads, wide // spec.heads, spec.choice)
+        self.wide = spec.heads * part.head_width(spec, width)
+        self.q, self.kv, self.out = None, None, None
+        if isinstance(spec.maps, part.Projected):
+            self.q = Linear(inputs or width, self.wide, bias=spec.offset)
+            self.kv = Linear(width, 2 * self.wide, bias=spec.offset)
+            self.out = Linear(self.wide, outputs or width, bias=spec.offset)
+        self.score = Scored(spec.score, spec.heads, self.wide // spec.heads, spec.choice)
 
     def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T O"]:
-        memory, recurring = self._memory(ctx), ctx.recurring
-        q = self.q(x) if recurring is None else recurring.spread(self.q(x))
-        rows, length, _ = q.shape
-        # the hypotheses of a sentence ask as if they were one longer sequence: the memory is never copied for each
-        q = self.score.queries(_heads(q.unflatten(0, (memory.k.shape[0], -1)).flatten(1, 2), self.spec.heads))
-        call = Call(q, memory.k, memory.v, Full(), memory.sight, **self.score.how)
+        memory, recurring = self.memory(ctx), ctx.recurring
+        q = self.queries(x) if recurring is None else recurring.spread(self.queries(x))
+        call = self.call(q, memory, ctx.first)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
-        attended = _joined(attend(call)).view(rows, length, -1)
-        return self.out(attended if recurring is None else recurring.own(attended))
+        attended = received(call, q)
+        return self.mapped(attended if recurring is None else recurring.own(attended))
+
+    def queries(self, x: Float[Tensor, "R T D"]) -> Float[Tensor, "R T E"]:
+        """The queries of all heads beside each other."""
+        return x if self.q is None else self.q(x)
+
+    def call(self, q: Float[Tensor, "R T E"], memory: Once, first: int) -> Call:
+        """What queries ask that stand at `first` and after it. The hypotheses of a sentence ask as if they were one longer
+        sequence, and so the memory is never copied for each."""
+        beside = len(q) // memory.k.shape[0]
+        asked = _heads(q.unflatten(0, (-1, beside)).flatten(1, 2), self.spec.heads)
+        at = torch.arange(first, first + q.shape[1], device=q.device).repeat(beside)
+        return self._call(asked, memory, at)
+
+    def mapped(self, attended: Float[Tensor, "... E"]) -> Float[Tensor, "... O"]:
+        """What goes out, of what the heads have received."""
+        return attended if self.out is None else self.out(attended)
 
     def stepper(self, ctx: Context) -> Step:
         """`forward` for one more token of every row at a time; all steps of a recurrence do the same."""
@@ -194,23 +214,35 @@ class MemoryAttention(nn.Module):
         return known[path]
 
     def _stepper(self, ctx: Context) -> Step:
-        memory, heads = self._memory(ctx), self.spec.heads
+        memory, heads, state = self.memory(ctx), self.spec.heads, ctx.state
+        assert state is not None, "a step remembers"
         sentences, _, length, _ = memory.k.shape
         alone = sentences == 1 and isinstance(memory.sight, Plain)
-        score, plain = self.spec.score, isinstance(self.spec.choice, Soft)
-        if self.q.packed and alone and plain and isinstance(score, Product) and 2 * heads * length <= self.q.in_features:
+        score, soft = self.spec.score, isinstance(self.spec.choice, Soft)
+        if self._packed and alone and soft and isinstance(score, Product) and 2 * heads * length <= self.wide:
             return self._alone(memory, score.scale(memory.k.shape[3]))
-        into, out, scored, how = self.q.product(), self.out.product(), self.score, self.score.how
+        into = (lambda x: x) if self.q is None else self.q.product()
+        out = (lambda x: x) if self.out is None else self.out.product()
         spread, own = ctx.all_rows(shown=False)
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             q = spread(into(x))
-            rows = q.shape[0]
-            q = scored.queries(q.view(memory.k.shape[0], -1, heads, q.shape[1] // heads).transpose(1, 2))
-            call = Call(q, memory.k, memory.v, Full(), memory.sight, **how)
-            return out(own(attend(call).transpose(1, 2).reshape(rows, -1)))
+            rows, beside = len(q), len(q) // memory.k.shape[0]
+            asked = q.view(-1, beside, heads, q.shape[1] // heads).transpose(1, 2)
+            at = torch.full((beside,), state.length, device=q.device) if self.score.looks else None
+            return out(own(attend(self._call(asked, memory, at)).transpose(1, 2).reshape(rows, -1)))
 
         return step
+
+    def _call(self, q: Float[Tensor, "B H N K"], memory: Once, at: Int[Tensor, " N"] | None) -> Call:
+        """What queries ask that stand at these places, which matter only where they say where they look."""
+        centre = None if at is None else self.score.centre(q, at, memory.sight, memory.k.shape[2])
+        asked = self.score.queries(q)
+        return Call(asked, memory.k, memory.v, Full(), memory.sight, centre=centre, **self.score.how)
+
+    @property
+    def _packed(self) -> bool:
+        return self.q is not None and self.q.packed is not None
 
     def _alone(self, memory: Once, scale: float) -> Step:
         """A step for the hypotheses of one sentence alone, and a short one: then its keys and values, with the maps before and
@@ -219,6 +251,7 @@ class MemoryAttention(nn.Module):
         q k^T = x (W_q^T k)^T, and the output map of a weighted sum of values is the weighted sum of their output maps, head by
         head. What remains is two products with a row for every key of every head.
         """
+        assert self.q is not None and self.out is not None, "what is packed has maps"
         k, v, heads, length = memory.k[0], memory.v[0], self.spec.heads, memory.k.shape[2]
         k = k * scale
         offset = None if self.q.bias is None else (k @ self.q.bias.view(heads, -1, 1)).flatten()
@@ -232,7 +265,8 @@ class MemoryAttention(nn.Module):
 
         return step
 
-    def _memory(self, ctx: Context) -> Once:
+    def memory(self, ctx: Context) -> Once:
+        """Keys and values of the memory, made once in a decoding, and in a pass over a recurrence."""
         recurring, path = ctx.recurring, ctx.path
         if recurring is not None:
             path = recurring.lasting(path)
@@ -243,7 +277,9 @@ class MemoryAttention(nn.Module):
             assert isinstance(slot, Once)
             return slot
         assert ctx.memory is not None, "memory attention outside a decoder"
-        k, v = (_heads(part, self.spec.heads) for part in self.kv(ctx.memory.vectors).chunk(2, dim=-1))
+        vectors = ctx.memory.vectors
+        pair = (vectors, vectors) if self.kv is None else self.kv(vectors).chunk(2, dim=-1)
+        k, v = (_heads(each, self.spec.heads) for each in pair)
         k = self.score.keys(k)
         once = Once(k, v.to(k.dtype), ctx.memory.sight)
         if ctx.state is not None:

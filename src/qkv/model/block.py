@@ -13,10 +13,13 @@ from qkv.model.attention import Attention, MemoryAttention
 from qkv.model.context import Context, Step
 from qkv.model.convolution import SeparableFeedForward
 from qkv.model.feedforward import FeedForward
+from qkv.model.recurrent import Recurrent
 from qkv.spec import part
 
+AnySublayer = Attention | MemoryAttention | FeedForward | SeparableFeedForward | Recurrent
 
-def sublayer(spec: part.Sublayer, width: int) -> Attention | MemoryAttention | FeedForward | SeparableFeedForward:
+
+def sublayer(spec: part.Sublayer, width: int) -> AnySublayer:
     """The module of a sublayer."""
     match spec:
         case part.Attention():
@@ -27,6 +30,8 @@ def sublayer(spec: part.Sublayer, width: int) -> Attention | MemoryAttention | F
             return FeedForward(spec, width)
         case part.SeparableFeedForward():
             return SeparableFeedForward(spec, width)
+        case part.Recurrent():
+            return Recurrent(spec, width)
 
 
 AnyNorm = nn.LayerNorm | nn.RMSNorm

@@ -17,11 +17,17 @@ from qkv.model.context import Context, Step
 from qkv.model.convolution import Averaged, Neighbourhood, Patches, Reaching
 from qkv.model.feedforward import ACTIVATIONS
 from qkv.model.linear import Linear
+from qkv.model.recurrent import Recurrent
 from qkv.spec import cell as spec
 from qkv.spec import part
 from qkv.spec.part import Norm, ReLU
 
 BRANCHES = 2  # of a node
+JOINS: dict[type[spec.Combiner], tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
+    spec.Add: (torch.add, 0.0),
+    spec.Multiply: (torch.mul, 1.0),
+    spec.Maximum: (torch.maximum, -torch.inf),
+}
 
 
 class Dense(nn.Module):
@@ -51,6 +57,8 @@ def layer(described: spec.Layer, inputs: int, outputs: int, width: int) -> nn.Mo
             return Attention(described, width, inputs, outputs)
         case spec.MemoryAttention():
             return MemoryAttention(described, width, inputs, outputs)
+        case spec.Recurrent():
+            return Recurrent(described, width, inputs, outputs)
         case spec.Dense() | spec.Gate():
             return Dense(isinstance(described, spec.Gate), inputs, outputs, described.offset)
         case spec.Convolution():
@@ -150,13 +158,14 @@ class Cell(nn.Module):
 
 
 def joined(found: Sequence[Float[Tensor, "... _"]], combine: spec.Combiner) -> Float[Tensor, "... E"]:
-    """What branches or nodes make together: channels that one of them lacks are 0 in a sum, and 1 in a product."""
+    """What branches or nodes make together: channels that one of them lacks are 0 in a sum, 1 in a product, and no maximum."""
     if isinstance(combine, spec.Concatenate):
         return torch.cat(list(found), -1)
-    wide, lacking = max(x.shape[-1] for x in found), 0.0 if isinstance(combine, spec.Add) else 1.0
+    how, lacking = JOINS[type(combine)]
+    wide = max(x.shape[-1] for x in found)
     result, *others = (x if x.shape[-1] == wide else pad(x, (0, wide - x.shape[-1]), value=lacking) for x in found)
     for x in others:
-        result = result + x if isinstance(combine, spec.Add) else result * x
+        result = how(result, x)
     return result
 
 

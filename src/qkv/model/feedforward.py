@@ -20,6 +20,7 @@ ACTIVATIONS: dict[part.Activation, Callable[[Tensor], Tensor]] = {
     part.TanhGELU(): lambda x: functional.gelu(x, approximate="tanh"),
     part.SigmoidGELU(): lambda x: x * torch.sigmoid(1.702 * x),
     part.Swish(): functional.silu,
+    part.Tanh(): torch.tanh,
 }
 
 

@@ -35,6 +35,7 @@ from qkv.model.linear import Linear
 from qkv.model.output import Output
 from qkv.model.position import RelativeBias, Signal
 from qkv.model.recurrence import Recurrence
+from qkv.model.recurrent import Unit
 from qkv.model.score import Scored
 from qkv.spec.halt import Halt
 from qkv.spec.model import FanIn, Glorot, Initial, Normal, Reduced
@@ -91,22 +92,27 @@ def _parts(model: nn.Module) -> dict[nn.Module, tuple[list[int], float]]:
             case Attention():
                 found[module.qkv] = list(module.widths), _missing(module)
             case MemoryAttention():
-                wide = module.out.in_features
-                found[module.q] = [wide], _missing(module)
-                found[module.kv] = [wide, wide], 1.0
+                if module.q is not None and module.kv is not None:
+                    found[module.q] = [module.wide], _missing(module)
+                    found[module.kv] = [module.wide, module.wide], 1.0
+            case Unit():
+                for each in (module.into, module.around, module.beside):
+                    if each is not None:
+                        found[each] = [module.hidden] * module.gates, 1.0
     return found
 
 
 def _missing(attention: Attention | MemoryAttention) -> float:
     """The scale that scores lack, to be made up for by the queries."""
     spec = attention.spec
-    asked = attention.key_width if isinstance(attention, Attention) else attention.out.in_features // spec.heads
+    asked = attention.key_width if isinstance(attention, Attention) else attention.wide // spec.heads
     return asked**0.5 if isinstance(spec.score, Dot) else 1.0
 
 
 def _back(model: nn.Module) -> set[nn.Module]:
     """The maps whose result is added to the residual stream."""
-    found: set[nn.Module] = {module.sublayer.out for module in model.modules() if isinstance(module, Residual)}
+    ends = [getattr(module.sublayer, "out", None) for module in model.modules() if isinstance(module, Residual)]
+    found: set[nn.Module] = {each for each in ends if each is not None}
     return found.union(*(module.back() for module in model.modules() if isinstance(module, Cell)))
 
 
@@ -169,9 +175,9 @@ class _Draw:
 
     def score(self, scored: Scored) -> None:
         """What a score has to learn: maps or vectors, head by head, or numbers that the spec says."""
-        for weight in scored.parameters():
+        for name, weight in scored.named_parameters():
             match scored.spec:
-                case Gaussian(width=value) | Triangular(width=value) | ContentBased(sharpness=value):
+                case Gaussian(width=value) | Triangular(width=value) | ContentBased(sharpness=value) if name in scored.names:
                     nn.init.constant_(weight, math.log(value))
                     continue
                 case _:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from qkv.attention.choice import centres
 from qkv.attention.score import folded_keys, folded_queries
-from qkv.spec.choice import Choice
+from qkv.attention.sight import Sight
+from qkv.spec.choice import Choice, Near, predicts
 from qkv.spec.score import Dot, Product, Score, folds, learns
 
 
@@ -20,9 +22,10 @@ class Scored(nn.Module):
     def __init__(self, spec: Score, heads: int, width: int, choice: Choice) -> None:
         super().__init__()
         self.spec, self.choice = spec, choice
-        self.names = tuple(learns(spec, heads, width))
-        for name, shape in learns(spec, heads, width).items():
+        self.names, own = tuple(learns(spec, heads, width)), learns(spec, heads, width) | predicts(choice, heads, width)
+        for name, shape in own.items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.looks = isinstance(choice, Near)
         self.plain = isinstance(spec, Product)
         self.said: Score = Dot() if folds(spec) and not self.plain else spec
 
@@ -38,6 +41,13 @@ class Scored(nn.Module):
     def keys(self, k: Float[Tensor, "B G S K"]) -> Float[Tensor, "B G S _"]:
         """The vectors of keys."""
         return folded_keys(self.spec, k) if folds(self.spec) else k
+
+    def centre(
+        self, q: Float[Tensor, "B H T K"], at: Int[Tensor, " T"], keys: Sight, count: int
+    ) -> Float[Tensor, "#B #H T"] | None:
+        """Where queries that stand at these places look, before they are folded; None where they look everywhere."""
+        learned = {name: getattr(self, name) for name in predicts(self.choice, 1, 1)}
+        return centres(self.choice, learned, q, at, keys, count)
 
     def _own(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in self.names}

@@ -152,7 +152,8 @@ class Kept:
 
 
 class Tail:
-    """What a convolution has seen: of all tokens so far, since a text may be trimmed to any of them."""
+    """What a convolution has seen, or the states of what is recurrent: of all tokens so far, since a text may be trimmed to any
+    of them."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -167,6 +168,11 @@ class Tail:
         if start >= before:
             return held[:, start - before : end]
         return functional.pad(held[:, :end], (0, 0, before - start, 0))
+
+    def last(self) -> Float[Tensor, "R E"]:
+        """What was taken for the last token."""
+        assert self._held is not None and self.length, "nothing was appended yet"
+        return self._held[:, self.length - 1]
 
     def reorder(self, rows: Move) -> None:
         self._held = _moved(self._held, rows, self.length)
@@ -253,7 +259,7 @@ class State:
         return self._slot(path, Kept, pattern)
 
     def tail(self, path: Path) -> Tail:
-        """The slot of a convolution, new at its first use."""
+        """The slot of a convolution, or of what is recurrent, new at its first use."""
         return self._slot(path, Tail)
 
     def _slot(self, path: Path, kind: type[AnySlot], *how: Single) -> AnySlot:

@@ -18,6 +18,7 @@ from qkv.model.embedding import Embedding, Table
 from qkv.model.initialise import initialise
 from qkv.model.linear import InEightBits, Linear, packed
 from qkv.model.output import Output
+from qkv.model.pooling import pooled
 from qkv.model.recurrence import Recurrence
 from qkv.model.state import State
 from qkv.model.trace import Trace
@@ -185,22 +186,6 @@ class Classifier(nn.Module):
 
 
 AnyModel = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier
-
-
-def pooled(pooling: spec.Pooling, hidden: Float[Tensor, "B S D"], sight: Sight) -> Float[Tensor, "B D"]:
-    """One vector for each text; padding has no part in it."""
-    if isinstance(pooling, spec.FirstToken):
-        return hidden[:, 0]
-    there = sight.present(0, hidden.shape[1])
-    if isinstance(pooling, spec.LastToken):
-        if there is None:
-            return hidden[:, -1]
-        last = (there * torch.arange(1, there.shape[1] + 1, device=there.device)).argmax(1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), last]
-    if there is None:
-        return hidden.mean(1)
-    present = there[:, :, None].to(hidden.dtype)
-    return (hidden * present).sum(1) / present.sum(1).clamp(min=1)
 
 
 def _stepper(table: Embedding, decoder: Stack | Recurrence, ctx: Context) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:

@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from qkv.error import QkvError
-from qkv.spec.part import Activation, Attention, MemoryAttention, Norm, PreNorm, Unit, head_width, positive, refuse_dropout
+from qkv.spec.part import (
+    Activation,
+    Attention,
+    MemoryAttention,
+    Norm,
+    PreNorm,
+    Recurrent,
+    Unit,
+    head_width,
+    positive,
+    recurrent_width,
+    refuse_dropout,
+    refuse_projection,
+)
 from qkv.spec.pattern import Causal, Full
 
 
@@ -91,7 +104,9 @@ class Dead:
     """No branch: the other one alone is the result of the node."""
 
 
-Layer = Dense | Gate | Convolution | Separable | Depthwise | Lightweight | Attention | MemoryAttention | Identity | Dead
+Layer = (
+    Dense | Gate | Convolution | Separable | Depthwise | Lightweight | Attention | MemoryAttention | Recurrent | Identity | Dead
+)
 KEEPS = (Identity, Depthwise, Lightweight)  # the width of what comes in
 
 
@@ -146,7 +161,13 @@ class Concatenate:
     """The channels of the left branch, then those of the right one."""
 
 
-Combiner = Add | Multiply | Concatenate
+@dataclass(frozen=True)
+class Maximum:
+    """The larger of both branches, channel by channel, the wider one's own where the other has none: of two linear maps, a maxout
+    unit (Goodfellow et al. 2013)."""
+
+
+Combiner = Add | Multiply | Concatenate | Maximum
 
 
 @dataclass(frozen=True)
@@ -223,6 +244,15 @@ def branch_width(branch: Branch, inputs: int, width: int) -> int:
         head_width(branch.layer, width)
     if isinstance(branch.layer, Lightweight) and inputs % branch.layer.shared:
         raise QkvError(f"{branch.layer} shares its weights among {branch.layer.shared} channels, and cannot among {inputs}")
+    wide = _asked(branch, inputs, width)
+    if isinstance(branch.layer, MemoryAttention):
+        refuse_projection(branch.layer, inputs, wide, width)
+    if isinstance(branch.layer, Recurrent):
+        recurrent_width(branch.layer, wide, width)
+    return wide
+
+
+def _asked(branch: Branch, inputs: int, width: int) -> int:
     if isinstance(branch.width, AsInput):
         return inputs
     wide = Fraction(branch.width).limit_denominator(10_000) * width

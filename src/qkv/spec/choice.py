@@ -29,4 +29,38 @@ class StraightThrough:
     by the estimator of Bengio et al. 2013)."""
 
 
-Choice = Soft | Best | StraightThrough
+@dataclass(frozen=True)
+class LocalMonotonic:
+    """Query t sees the keys at most `reach` places from place t alone (Luong et al. 2015, section 3.2, local-m)."""
+
+    reach: int = 10
+
+    def __post_init__(self) -> None:
+        _reaches(self)
+
+
+@dataclass(frozen=True)
+class LocalPredictive:
+    """Each query says where it looks: at p = S sigmoid(v . tanh(W q)) among S keys. It sees the keys at most `reach` places from
+    there, and the softmax's weights are multiplied by exp(-(s - p)^2 / (2 (reach/2)^2)) at place s, and not made to sum to 1
+    again (Luong et al. 2015, section 3.2, local-p, equations 9 and 10)."""
+
+    reach: int = 10
+
+    def __post_init__(self) -> None:
+        _reaches(self)
+
+
+def _reaches(owner: LocalMonotonic | LocalPredictive) -> None:
+    if isinstance(owner.reach, bool) or not isinstance(owner.reach, int) or owner.reach < 1:
+        raise QkvError(f"{type(owner).__name__}.reach must be a whole number of places of at least 1, not {owner.reach!r}")
+
+
+Near = LocalMonotonic | LocalPredictive
+"""Those that say where to look."""
+Choice = Soft | Best | StraightThrough | Near
+
+
+def predicts(choice: Choice, heads: int, width: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a choice has to learn, of so many heads of some width."""
+    return {"place_map": (heads, width, width), "place_vector": (heads, width)} if isinstance(choice, LocalPredictive) else {}

@@ -21,6 +21,7 @@ from qkv.spec.cell import (
     Separable,
     branch_width,
 )
+from qkv.spec.choice import predicts
 from qkv.spec.halt import Halt
 from qkv.spec.model import (
     AllThree,
@@ -41,6 +42,7 @@ from qkv.spec.model import (
     sides,
 )
 from qkv.spec.part import (
+    GRU,
     Attention,
     Depth,
     FeedForward,
@@ -48,16 +50,20 @@ from qkv.spec.part import (
     MemoryAttention,
     Norm,
     PreNorm,
+    Projected,
     Recurrence,
+    Recurrent,
     SeparableFeedForward,
     Stack,
     Sublayer,
     Unit,
+    Zeros,
     head_width,
     key_width,
     kv_heads,
+    recurrent_width,
 )
-from qkv.spec.pattern import by_head, keys_seen
+from qkv.spec.pattern import Full, by_head, keys_seen
 from qkv.spec.position import Coordinates, LearnedStep, Relative, vectors
 from qkv.spec.score import General, folded_width, learns
 
@@ -96,6 +102,8 @@ def cache_bytes(model: Model, length: int = 32, bytes_per_number: int = 4) -> in
     decoder = model.decoder
     for cell in (block for block in decoder.tiled() if isinstance(block, Cell)):
         tails += sum(_tail(branch.layer) * inputs for branch, inputs, _ in _branches(cell, model.width))
+    for recurrent, outputs in _recurrents(decoder, model.width):
+        numbers += _state(recurrent, outputs, model.width)
     for sublayer in (s for block in decoder.tiled() for s in block.sublayers):
         if isinstance(sublayer, Attention):
             each = folded_width(sublayer.score, key_width(sublayer, model.width)) + head_width(sublayer, model.width)
@@ -105,8 +113,9 @@ def cache_bytes(model: Model, length: int = 32, bytes_per_number: int = 4) -> in
             tails += (sublayer.first - 1) * model.width + (sublayer.second - 1) * sublayer.hidden
     # all steps of a recurrence ask one and the same projected memory
     for sublayer in (s for block in (decoder.tiled() if isinstance(decoder, Stack) else decoder.blocks) for s in block.sublayers):
-        if isinstance(sublayer, MemoryAttention):
-            numbers += 2 * sublayer.heads * head_width(sublayer, model.width)
+        asks = sublayer.asks if isinstance(sublayer, Recurrent) else sublayer
+        if isinstance(asks, MemoryAttention):
+            numbers += 2 * asks.heads * head_width(asks, model.width)
     return (numbers * length + held + tails) * bytes_per_number
 
 
@@ -179,15 +188,57 @@ def _sublayer_parameters(sublayer: Sublayer, width: int) -> int:
         case MemoryAttention(offset=offset):
             each = head_width(sublayer, width)
             wide = sublayer.heads * each
+            if not isinstance(sublayer.maps, Projected):
+                return _score_parameters(sublayer, each)
             return 3 * _linear(width, wide, offset) + _linear(wide, width, offset) + _score_parameters(sublayer, each)
         case FeedForward(hidden=hidden, offset=offset, gated=gated):
             return (2 if gated else 1) * _linear(width, hidden, offset) + _linear(hidden, width, offset)
         case SeparableFeedForward(hidden=hidden, first=first, second=second, offset=offset):
             return first * width + _linear(width, hidden, offset) + second * hidden + _linear(hidden, width, offset)
+        case Recurrent():
+            return _recurrent_parameters(sublayer, width, width, width)
+
+
+def _recurrent_parameters(recurrent: Recurrent, inputs: int, outputs: int, width: int) -> int:
+    hidden, asks = recurrent_width(recurrent, outputs, width), recurrent.asks
+    gates = _gates(recurrent) * hidden
+    total = (2 if isinstance(recurrent.pattern, Full) else 1) * (_linear(inputs, gates, True) + _linear(hidden, gates, True))
+    if isinstance(asks, MemoryAttention):
+        total += _linear(hidden, gates, False) + _asking_parameters(asks, hidden, hidden, width)
+    return total + (0 if isinstance(recurrent.start, Zeros) else _linear(width, _state(recurrent, outputs, width), True))
+
+
+def _asking_parameters(layer: Attention | MemoryAttention, inputs: int, outputs: int, width: int) -> int:
+    """Those of attention from one width to another."""
+    if isinstance(layer, MemoryAttention) and not isinstance(layer.maps, Projected):
+        return _sublayer_parameters(layer, width)
+    beside = (inputs - width) * _asking(layer, width) + (outputs - width) * layer.heads * head_width(layer, width)
+    return _sublayer_parameters(layer, width) + beside + (outputs - width if layer.offset else 0)
+
+
+def _gates(recurrent: Recurrent) -> int:
+    return 3 if isinstance(recurrent.unit, GRU) else 4
+
+
+def _state(recurrent: Recurrent, outputs: int, width: int) -> int:
+    """The numbers of a state."""
+    return recurrent_width(recurrent, outputs, width) * (1 if isinstance(recurrent.unit, GRU) else 2)
+
+
+def _recurrents(depth: Depth, width: int) -> Iterator[tuple[Recurrent, int]]:
+    """The recurrent sublayers as they are met, and how wide what comes out of each is."""
+    for unit in depth.tiled():
+        if isinstance(unit, Cell):
+            yield from (
+                (branch.layer, outputs) for branch, _, outputs in _branches(unit, width) if isinstance(branch.layer, Recurrent)
+            )
+        else:
+            yield from ((each, width) for each in unit.sublayers if isinstance(each, Recurrent))
 
 
 def _score_parameters(sublayer: Attention | MemoryAttention, width: int) -> int:
-    return sum(math.prod(shape) for shape in learns(sublayer.score, sublayer.heads, width).values())
+    own = learns(sublayer.score, sublayer.heads, width) | predicts(sublayer.choice, sublayer.heads, width)
+    return sum(math.prod(shape) for shape in own.values())
 
 
 def _unit_flops(unit: Unit, width: int, length: int) -> int:
@@ -198,10 +249,9 @@ def _unit_flops(unit: Unit, width: int, length: int) -> int:
     for branch, inputs, outputs in _branches(unit, width):
         match branch.layer:
             case Attention() | MemoryAttention() as layer:
-                beside = 2 * (inputs - width) * _asking(layer, width) + 2 * (outputs - width) * layer.heads * head_width(
-                    layer, width
-                )
-                total += _sublayer_flops(layer, width, length) + beside
+                total += _asking_flops(layer, inputs, outputs, width, length)
+            case Recurrent() as layer:
+                total += _recurrent_flops(layer, inputs, outputs, width, length)
             case Dense() | Gate() as layer:
                 total += (4 if isinstance(layer, Gate) else 2) * inputs * outputs
             case Convolution(reach=reach):
@@ -222,10 +272,10 @@ def _cell_parameters(cell: Cell, width: int) -> int:
     for branch, inputs, outputs in _branches(cell, width):
         total += _norm_parameters(cell.norm, inputs) if branch.norm else 0
         match branch.layer:
-            case Attention(offset=offset) | MemoryAttention(offset=offset) as layer:
-                inner = layer.heads * head_width(layer, width)
-                total += _sublayer_parameters(layer, width) + (inputs - width) * _asking(layer, width) + (outputs - width) * inner
-                total += outputs - width if offset else 0
+            case Attention() | MemoryAttention() as layer:
+                total += _asking_parameters(layer, inputs, outputs, width)
+            case Recurrent() as layer:
+                total += _recurrent_parameters(layer, inputs, outputs, width)
             case Dense(offset=offset):
                 total += _linear(inputs, outputs, offset)
             case Gate(offset=offset):
@@ -271,7 +321,9 @@ def _tail(layer: object) -> int:
 
 def _score_flops(sublayer: Attention | MemoryAttention, width: int) -> int:
     """What a query takes beyond the maps that make it and a product with each key."""
-    return 2 * sublayer.heads * width * width if isinstance(sublayer.score, General) else 0
+    of_score = 2 * sublayer.heads * width * width if isinstance(sublayer.score, General) else 0
+    maps = predicts(sublayer.choice, sublayer.heads, width)
+    return of_score + 2 * sum(math.prod(shape) for shape in maps.values())
 
 
 def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:
@@ -283,8 +335,29 @@ def _sublayer_flops(sublayer: Sublayer, width: int, length: int) -> int:
         case MemoryAttention():
             each = head_width(sublayer, width)
             wide = sublayer.heads * each
+            if not isinstance(sublayer.maps, Projected):
+                return 2 * 2 * length * wide + _score_flops(sublayer, each)
             return 2 * width * 4 * wide + 2 * 2 * length * wide + _score_flops(sublayer, each)
         case FeedForward(hidden=hidden, gated=gated):
             return 2 * (3 if gated else 2) * width * hidden
         case SeparableFeedForward(hidden=hidden, first=first, second=second):
             return 2 * (first * width + second * hidden + 2 * width * hidden)
+        case Recurrent():
+            return _recurrent_flops(sublayer, width, width, width, length)
+
+
+def _asking_flops(layer: Attention | MemoryAttention, inputs: int, outputs: int, width: int, length: int) -> int:
+    """Those of attention from one width to another."""
+    if isinstance(layer, MemoryAttention) and not isinstance(layer.maps, Projected):
+        return _sublayer_flops(layer, width, length)
+    beside = (inputs - width) * _asking(layer, width) + (outputs - width) * layer.heads * head_width(layer, width)
+    return _sublayer_flops(layer, width, length) + 2 * beside
+
+
+def _recurrent_flops(recurrent: Recurrent, inputs: int, outputs: int, width: int, length: int) -> int:
+    hidden, asks = recurrent_width(recurrent, outputs, width), recurrent.asks
+    gates, ways = _gates(recurrent) * hidden, 2 if isinstance(recurrent.pattern, Full) else 1
+    total = 2 * ways * gates * (inputs + hidden)
+    if isinstance(asks, MemoryAttention):
+        total += 2 * gates * hidden + _asking_flops(asks, hidden, hidden, width, length)
+    return total

@@ -15,9 +15,13 @@ from qkv.spec.part import (
     Depth,
     MemoryAttention,
     Recurrence,
+    Recurrent,
+    Unit,
     head_width,
+    recurrent_width,
     refuse_dropout,
 )
+from qkv.spec.pooling import MeanToken, Pooling
 from qkv.spec.position import Coordinates, Factorised, Learned, Position, Sinusoid, Trained
 
 
@@ -207,16 +211,27 @@ def _refuse(stack: Depth, width: int, place: str, memory: bool, future: bool) ->
     """Raises QkvError where there is no width, heads cannot share it, or a sublayer sees what is not there."""
     if width < 1:
         raise QkvError(f"a model has a width of at least 1, not {width!r}")
-    for cell in (block for block in stack.blocks if isinstance(block, Cell)):
-        cell.widths(width)
+    for block in stack.blocks:
+        if isinstance(block, Cell):
+            block.widths(width)
+        else:
+            _refuse_widths(block, width)
     for sublayer in (s for block in stack.blocks for s in block.sublayers):
         if isinstance(sublayer, Attention | MemoryAttention):
             head_width(sublayer, width)
-        if isinstance(sublayer, MemoryAttention) and not memory:
-            raise QkvError(f"MemoryAttention stands in the {place}, where there is no memory")
+        asks = isinstance(sublayer, MemoryAttention) or (isinstance(sublayer, Recurrent) and sublayer.remembers)
+        if asks and not memory:
+            raise QkvError(f"{type(sublayer).__name__} stands in the {place}, where there is no memory")
         pattern = getattr(sublayer, "pattern", None)
         if pattern is not None and not future and pattern.ahead:
             raise QkvError(f"{pattern} sees the future, in a decoder that is to predict it: use Causal(), Causal() & ...")
+
+
+def _refuse_widths(block: Unit, width: int) -> None:
+    """Raises QkvError where the sublayers of a block cannot be as wide as the model."""
+    for sublayer in block.sublayers:
+        if isinstance(sublayer, Recurrent):
+            recurrent_width(sublayer, width, width)
 
 
 def _refuse_sentences(embedding: Embedding) -> None:
@@ -281,24 +296,6 @@ class EncoderOnly:
     def __post_init__(self) -> None:
         _refuse_sentences(self.embedding)
         _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
-
-
-@dataclass(frozen=True)
-class FirstToken:
-    """A text is the vector of its first token."""
-
-
-@dataclass(frozen=True)
-class MeanToken:
-    """A text is the mean of the vectors of its tokens."""
-
-
-@dataclass(frozen=True)
-class LastToken:
-    """A text is the vector of its last token, or of its last sentence: the question that a story ends with."""
-
-
-Pooling = FirstToken | MeanToken | LastToken
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from qkv.error import QkvError
-from qkv.spec.model import MeanToken, Pooling
+from qkv.spec.pooling import MeanToken, Pooling
 
 LONGEST_MEAN = 1e9  # no text has spans like that, and no sum of lengths overflows
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from qkv.error import QkvError
-from qkv.spec.choice import Choice, Soft
+from qkv.spec.choice import Choice, Near, Soft
 from qkv.spec.halt import AllSteps, Halting
 from qkv.spec.pattern import Causal, Full, Pattern, by_head
+from qkv.spec.pooling import Pooling
 from qkv.spec.position import ALiBi, Coordinates, NoBias, NoRotation, Relative, Rotary, Rotation, Signal
 from qkv.spec.score import ScaledDot, Score
 
@@ -61,7 +62,12 @@ class SigmoidGELU:
     """x / (1 + e^(-1.702 x)): the other approximation of the same paper, which Child et al. 2019 use."""
 
 
-Activation = ReLU | LeakyReLU | GELU | TanhGELU | SigmoidGELU | Swish
+@dataclass(frozen=True)
+class Tanh:
+    """The hyperbolic tangent: what came before all of these."""
+
+
+Activation = ReLU | LeakyReLU | GELU | TanhGELU | SigmoidGELU | Swish | Tanh
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,18 @@ class Attention:
             raise QkvError(f"{self.kv_heads} heads of keys and values cannot serve {self.heads} heads evenly")
         by_head(self.pattern, self.heads)
         by_head(self.pattern, kv_heads(self))
+        if isinstance(self.choice, Near):
+            raise QkvError(f"{self.choice} says where in a source to look: it is for MemoryAttention; here stands a pattern")
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Queries, keys and values are linear maps of what comes in, and what is received is mapped once more."""
+
+
+@dataclass(frozen=True)
+class Unprojected:
+    """Queries, keys and values are the vectors themselves, and so is what is received (Luong et al. 2015, section 3.1)."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +163,12 @@ class MemoryAttention:
     head_width: int | Even = Even()
     score: Score = ScaledDot()
     choice: Choice = Soft()
+    maps: Projected | Unprojected = Projected()
 
     def __post_init__(self) -> None:
         positive(self, "heads", *(["head_width"] if not isinstance(self.head_width, Even) else []))
+        if isinstance(self.maps, Unprojected) and (self.offset or not isinstance(self.head_width, Even)):
+            raise QkvError("Unprojected() attention has no maps: no offset=True, and no head_width but Even()")
 
 
 def head_width(attention: Attention | MemoryAttention, width: int) -> int:
@@ -163,6 +184,15 @@ def head_width(attention: Attention | MemoryAttention, width: int) -> int:
         if turned % 2:
             raise QkvError(f"Rotary() turns pairs of channels, but a head has {turned}")
     return wide
+
+
+def refuse_projection(attention: MemoryAttention, inputs: int, outputs: int, width: int) -> None:
+    """Raises QkvError where attention without maps would have to change a width."""
+    if isinstance(attention.maps, Unprojected) and not inputs == outputs == width:
+        raise QkvError(
+            f"Unprojected() attention in a model of width {width} takes {width} channels and gives as many back, not "
+            f"{inputs} and {outputs}"
+        )
 
 
 def key_width(attention: Attention, width: int) -> int:
@@ -208,7 +238,73 @@ class SeparableFeedForward:
         positive(self, "hidden", "first", "second")
 
 
-Sublayer = Attention | MemoryAttention | FeedForward | SeparableFeedForward
+@dataclass(frozen=True)
+class GRU:
+    """s' = (1 - z) n + z s, where n = tanh(W x + r (U s)), and the gates r and z are sigmoids of linear maps of x and s (Cho et
+    al. 2014; that r comes after U s is cuDNN's way, in which one product makes all three)."""
+
+
+@dataclass(frozen=True)
+class LSTM:
+    """c' = f c + i g and s' = o tanh(c'), where g is the hyperbolic tangent, and the gates i, f and o are sigmoids, of linear
+    maps of x and s (Hochreiter and Schmidhuber 1997, with the gate of Gers et al. 2000)."""
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """A state of zeros before the first token."""
+
+
+@dataclass(frozen=True)
+class NoMemory:
+    """Nothing but what comes in."""
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A state that is handed from token to token, and comes out at each: the sublayer of the models before the Transformer.
+
+    The pattern says which way: with `Causal()` forwards; with `Full()` both ways, where the first half of what comes out is the
+    state on the way forwards and the second half the one on the way back (Schuster and Paliwal 1997). `start` is the state before
+    the first token: zeros, or tanh of a linear map of one vector of the memory. Where it `asks`, the state before each token is a
+    query to the memory, what it receives comes in beside the token, and comes out as the second half (Bahdanau et al. 2014,
+    section A.1.2).
+    """
+
+    unit: GRU | LSTM = GRU()
+    pattern: Full | Causal = Causal()
+    start: Zeros | Pooling = Zeros()
+    asks: NoMemory | MemoryAttention = NoMemory()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pattern, Full) and isinstance(self.asks, MemoryAttention):
+            raise QkvError("a Recurrent that asks a memory is part of a decoder: its pattern is Causal()")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it needs a memory."""
+        return not (isinstance(self.start, Zeros) and isinstance(self.asks, NoMemory))
+
+    @property
+    def halves(self) -> bool:
+        """Whether what comes out is two vectors beside each other."""
+        return isinstance(self.pattern, Full) or isinstance(self.asks, MemoryAttention)
+
+
+Sublayer = Attention | MemoryAttention | FeedForward | SeparableFeedForward | Recurrent
+
+
+def recurrent_width(recurrent: Recurrent, outputs: int, width: int) -> int:
+    """How wide the state of a recurrent sublayer is in a model of some width, whose result has so many channels. Raises QkvError
+    where that is no whole number, or attention without maps would have to change a width."""
+    if not recurrent.halves:
+        return outputs
+    if outputs % 2:
+        raise QkvError(f"{recurrent.pattern} and asking make two halves of what comes out, and {outputs} channels have none")
+    if isinstance(recurrent.asks, MemoryAttention):
+        head_width(recurrent.asks, width)
+        refuse_projection(recurrent.asks, outputs // 2, outputs // 2, width)
+    return outputs // 2
 
 
 class Unit:
@@ -281,6 +377,8 @@ class Recurrence:
 
     def __post_init__(self) -> None:
         positive(self, "steps")
+        if not isinstance(self.halt, AllSteps) and any(isinstance(each, Recurrent) for each in self.block.sublayers):
+            raise QkvError("positions halt by themselves, but a Recurrent hands its state through all of them: use AllSteps()")
 
     @property
     def blocks(self) -> tuple[Unit, ...]:

@@ -18,7 +18,6 @@ from qkv.spec.model import (
     EncoderOnly,
     Joint,
     Model,
-    Pooling,
     known_places,
     sides,
     with_places,
@@ -26,6 +25,7 @@ from qkv.spec.model import (
 from qkv.spec.objective import Classify, Generate, MaskedWords, Translate
 from qkv.spec.part import own_attention
 from qkv.spec.pattern import periods
+from qkv.spec.pooling import Pooling
 from qkv.spec.run import Run
 from qkv.train.labels import Classifying
 from qkv.train.pairs import Translating

@@ -13,7 +13,6 @@ from qkv.spec.model import (
     Classifier,
     Embedding,
     EncoderOnly,
-    FirstToken,
     Joint,
     Normed,
     Output,
@@ -23,6 +22,7 @@ from qkv.spec.model import (
 )
 from qkv.spec.part import Attention, Block, FeedForward, PostNorm, Stack
 from qkv.spec.pattern import Full
+from qkv.spec.pooling import FirstToken
 from qkv.spec.position import Learned
 
 FIT = Fit("BERT")
