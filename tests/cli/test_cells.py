@@ -25,6 +25,9 @@ def test_a_cell_is_drawn(ask: Ask, runs: Runs, tmp_path: Path) -> None:
         picture = Image.open(path).convert("RGB")
         sizes.append(picture.size)
         assert {(0xCF, 0xE2, 0xF3), (0xFC, 0xE5, 0xCD), (0xD9, 0xEA, 0xD3)} <= {c for _, c in picture.getcolors(2**24) or []}
+    assert ask("look", "cell", "bahdanau-tiny", "--out", str(tmp_path / "cell.png")).code == 0
+    states = Image.open(tmp_path / "cell.png").convert("RGB")
+    assert (0xEA, 0xD1, 0xDC) in {colour for _, colour in states.getcolors(2**24) or []}
     assert sizes[0][0] > 1.8 * sizes[1][0] and sizes[2] == sizes[0]
     refused(ask("look", "cell", str(runs.language)), "has no cells")
     refused(ask("look", "cell", "evolved-bose"), "no run folder and no named model")

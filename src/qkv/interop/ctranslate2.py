@@ -20,6 +20,7 @@ from qkv.model.depth import Stack
 from qkv.model.feedforward import FeedForward
 from qkv.model.position import sinusoids
 from qkv.model.recurrence import Recurrence
+from qkv.spec.cell import Cell
 from qkv.spec.model import Embedding, EncoderDecoder, Output
 from qkv.spec.part import Attention as AttentionSpec
 from qkv.spec.part import FeedForward as FeedForwardSpec
@@ -98,6 +99,8 @@ def _accept(described: EncoderDecoder) -> tuple[int, Sinusoid]:
     other."""
     stacks = FIT.own(described.encoder), FIT.own(described.decoder)
     position, blocks = described.embedding.position, {block for stack in stacks for block in stack.blocks}
+    if any(isinstance(block, Cell) for block in blocks):
+        raise QkvError("CTranslate2 wants blocks of sublayers in a row, and not cells")
     _refuse_strange(described, [s for block in blocks for s in block.sublayers])
     heads = {s.heads for block in blocks for s in block.sublayers if isinstance(s, AttentionSpec | MemoryAttentionSpec)}
     if any(not isinstance(block.norm.by, LayerNorm) for block in blocks):

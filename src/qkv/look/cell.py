@@ -91,7 +91,7 @@ def _branch(axis: Axes, branch: Branch, across: float, number: int, joints: list
             "", xy=(end[0], end[1] - down), xytext=(lane, end[1] - down), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 22}
         )
         return
-    box = _box(axis, (across, number), _words(branch), _colour(branch))
+    box = _box(axis, (across, float(number)), _words(branch), _colour(branch))
     for one, other, curve in ((joints[branch.input], box, bend), (box, joints[number], 0.0)):
         ends = {"patchA": one.get_bbox_patch(), "patchB": other.get_bbox_patch(), "connectionstyle": f"arc3,rad={curve}"}
         axis.annotate("", xy=other.get_position(), xytext=one.get_position(), arrowprops={**arrow, **ends}, zorder=0)

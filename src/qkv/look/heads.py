@@ -16,7 +16,7 @@ from qkv.decode.seen import seen_of
 from qkv.decode.translate import Translator
 from qkv.error import QkvError
 from qkv.spec.model import sides
-from qkv.spec.part import MemoryAttention, Recurrence
+from qkv.spec.part import MemoryAttention, Recurrence, Recurrent
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -58,7 +58,7 @@ def kinds(model: Translator | Writer | Reader, text: str, target: str | None = N
     for path, weight in seen.trace.weights.items():
         side, number, place = path[0], int(path[1]), int(path[2])
         kind = encoder if side == "encoder" else decoder
-        if isinstance(depths[side].tiled()[number].sublayers[place], MemoryAttention):
+        if isinstance(depths[side].tiled()[number].sublayers[place], MemoryAttention | Recurrent):
             kind = to_memory
         kind.levels.append(weight[0].float())
         kind.numbers.append(int(path[1]) + 1)

@@ -23,7 +23,7 @@ from qkv.spec.score import Additive
 
 def bahdanau(vocabulary: Vocabulary, *, width: int, dropout: float = 0.0) -> EncoderDecoder:
     """The model of section 3; states, on either way of the encoder and in the decoder, are half as wide as the model."""
-    asks = MemoryAttention(1, head_width=width // 2, score=Additive())
+    asks = MemoryAttention(1, score=Additive())
     reads = Cell(Node(Branch(0, Recurrent(GRU(), Full()))), norm=PostNorm(), dropout=dropout)
     writes = Cell(
         Node(Branch(0, Recurrent(GRU(), start=FirstToken(), asks=asks)), Branch(0, Identity()), Concatenate()),
