@@ -50,7 +50,7 @@ MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     **{f"Transformer, {each}": ("transformer-tiny", (f"*.choice={each}",)) for each in ("Best(4)", "StraightThrough()")},
     **{
         f"Transformer, source by {each}": ("transformer-tiny", (f"{MEMORY}={each}",))
-        for each in ("LocalMonotonic(10)", "LocalPredictive(10)")
+        for each in ("LocalMonotonic(10)", "LocalPredictive(10)", "StraightThrough()", "Sampled()")
     },
     "Bahdanau": ("bahdanau-tiny", ()),
     **{f"Luong, {each}": ("luong-tiny", (f"*.score={each}",)) for each in ("Dot()", "General()", "Location(160)")},

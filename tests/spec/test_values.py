@@ -48,7 +48,7 @@ EXAMPLES: list[Any] = [
     Stack(Block(Attention(2)), Block(FeedForward(3)), depth=5, bias=Relative(8, 20, False)),
     part.Recurrent(part.LSTM(), Causal(), pooling.LastToken(), MemoryAttention(2)),
     *(part.GRU(), part.LSTM(), part.Zeros(), part.NoMemory(), part.Tanh(), part.Projected(), part.Unprojected(), cell.Maximum()),
-    *(choice.LocalMonotonic(3), choice.LocalPredictive(4)),
+    *(choice.LocalMonotonic(3), choice.LocalPredictive(4), choice.Sampled()),
     part.SeparableFeedForward(12, 4, 6, part.GELU(), Causal(), False),
     *(halt.AllSteps(), halt.Interpolated(), halt.Mean(), halt.GoesOn(), halt.Stays()),
     halt.Halt(0.8, halt.Mean(), halt.Stays(), 0.1, 1.0),

@@ -23,7 +23,8 @@ class Call:
     Keys stand at positions 0 .. S-1, or where `stands` says, which rises; queries at first .. first+T-1. A query that may see
     nothing receives nothing (zeros). With G heads of keys and values, fewer than H, head h asks those of number h // (H/G). The
     bias, if there is one, is added to the scores. What a score has to learn, in which each head has a part, comes along; and so
-    does the centre of what a query sees, a place between those of keys, where the choice says that it does not look everywhere.
+    does the centre of what a query sees, a place between those of keys, where the choice says that it does not look everywhere,
+    and where keys are drawn the `chance` of each, which is added to the logarithm of its weight before the largest is taken.
     """
 
     q: Float[Tensor, "B H T K"]
@@ -38,6 +39,7 @@ class Call:
     learned: Mapping[str, Float[Tensor, "H ..."]] = field(default_factory=dict)
     choice: Choice = Soft()
     centre: Float[Tensor, "#B #H T"] | None = None
+    chance: Float[Tensor, "B H T S"] | None = None
 
     def mask(self) -> Bool[Tensor, "#B 1 #T S"] | None:
         """True where a query may see a key; None where all of them may see all."""

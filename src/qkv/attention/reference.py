@@ -7,13 +7,15 @@ in the input's precision and never below fp32.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qkv.attention.call import Call
 from qkv.attention.score import numbers, scores
-from qkv.spec.choice import Best, LocalPredictive, Near, StraightThrough
+from qkv.spec.choice import Best, LocalPredictive, Near, Sampled, Soft, StraightThrough
 from qkv.spec.pattern import PerHead
 from qkv.spec.score import Boxcar, Triangular
 
@@ -57,11 +59,18 @@ def weights(call: Call) -> Float[Tensor, "B H T S"]:
     soft = _softmax(found, mask)
     if isinstance(call.choice, LocalPredictive):
         return soft * torch.exp(-2 * (_away(call) / call.choice.reach).square())
-    if not isinstance(call.choice, StraightThrough):
+    if not isinstance(call.choice, StraightThrough | Sampled):
         return soft
-    best = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+    liked = soft.detach() if call.chance is None else soft.detach().log() + call.chance
+    best = torch.zeros_like(soft).scatter_(-1, liked.argmax(-1, keepdim=True), 1.0)
     hard = best * (soft > 0)  # who may see nothing chooses nothing
-    return hard + soft - soft.detach()
+    return hard if isinstance(call.choice, Sampled) else hard + soft - soft.detach()
+
+
+def log_probability(call: Call) -> Float[Tensor, "B H T"]:
+    """Of the keys that were drawn; 0 for queries that may see nothing."""
+    hard, soft = weights(call), weights(replace(call, choice=Soft()))
+    return torch.where(hard > 0, soft, 1.0).log().sum(-1)
 
 
 def _softmax(found: Float[Tensor, "B H T S"], mask: Bool[Tensor, "#B #H #T S"] | None) -> Float[Tensor, "B H T S"]:

@@ -17,7 +17,7 @@ from qkv.model.position import LinearBias, Turn
 from qkv.model.score import Scored
 from qkv.model.state import Once, State
 from qkv.spec import part
-from qkv.spec.choice import Soft
+from qkv.spec.choice import Sampled, Soft
 from qkv.spec.pattern import Full, PerHead, by_head, forgets
 from qkv.spec.position import ALiBi, Rotary
 from qkv.spec.score import Product
@@ -182,9 +182,11 @@ class MemoryAttention(nn.Module):
     def forward(self, x: Float[Tensor, "R T D"], ctx: Context) -> Float[Tensor, "R T O"]:
         memory, recurring = self.memory(ctx), ctx.recurring
         q = self.queries(x) if recurring is None else recurring.spread(self.queries(x))
-        call = self.call(q, memory, ctx.first)
+        call = self.call(q, memory, ctx)
         if ctx.trace is not None:
             ctx.trace.attention(ctx.path, call)
+            if call.chance is not None:
+                ctx.trace.choice(ctx.path, call)
         attended = received(call, q)
         return self.mapped(attended if recurring is None else recurring.own(attended))
 
@@ -192,13 +194,17 @@ class MemoryAttention(nn.Module):
         """The queries of all heads beside each other."""
         return x if self.q is None else self.q(x)
 
-    def call(self, q: Float[Tensor, "R T E"], memory: Once, first: int) -> Call:
-        """What queries ask that stand at `first` and after it. The hypotheses of a sentence ask as if they were one longer
+    def call(self, q: Float[Tensor, "R T E"], memory: Once, ctx: Context) -> Call:
+        """What queries ask, from the first of the context on. The hypotheses of a sentence ask as if they were one longer
         sequence, and so the memory is never copied for each."""
         beside = len(q) // memory.k.shape[0]
         asked = _heads(q.unflatten(0, (-1, beside)).flatten(1, 2), self.spec.heads)
-        at = torch.arange(first, first + q.shape[1], device=q.device).repeat(beside)
-        return self._call(asked, memory, at)
+        at = torch.arange(ctx.first, ctx.first + q.shape[1], device=q.device).repeat(beside)
+        call = self._call(asked, memory, at)
+        if ctx.noise is None or not isinstance(self.spec.choice, Sampled):
+            return call
+        like = asked.new_empty(*asked.shape[:3], memory.k.shape[2], dtype=torch.promote_types(asked.dtype, torch.float32))
+        return replace(call, chance=ctx.noise.gumbel(like, (*ctx.path, str(ctx.first))))
 
     def mapped(self, attended: Float[Tensor, "... E"]) -> Float[Tensor, "... O"]:
         """What goes out, of what the heads have received."""

@@ -44,6 +44,13 @@ class Noise:
         kept = drawn >= threshold - LEVELS // 2
         return kept.to(like.dtype).mul_(LEVELS / (LEVELS - threshold))
 
+    def gumbel(self, like: Tensor, path: Path) -> Float[Tensor, "..."]:
+        """Random numbers in the shape of `like`, such that the largest of logarithms of probabilities with them added is a draw
+        (Gumbel 1954)."""
+        key = (self.seed, self.step, zlib.crc32("/".join(path).encode()))
+        high, low = _levels(like.new_empty(2, *like.shape), key).double() + LEVELS // 2
+        return -torch.log(-torch.log((high + (low + 0.5) / LEVELS) / LEVELS)).to(like.dtype)
+
 
 def _levels(like: Tensor, key: tuple[int, int, int]) -> Tensor:
     """Uniform int16 in the shape of `like`, a function of the key."""

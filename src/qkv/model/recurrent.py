@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from qkv.attention.call import Call
 from qkv.attention.sight import Padded
 from qkv.model.attention import MemoryAttention, received
 from qkv.model.context import Context, Step
@@ -113,7 +116,7 @@ class Recurrent(nn.Module):
             out = []
             if self.asks is not None and unit.beside is not None and memory is not None:
                 q = self.asks.queries(unit.shown(before)[:, None])
-                out = [self.asks.mapped(received(self.asks.call(q, memory, state.length), q))[:, 0]]
+                out = [self.asks.mapped(received(self.asks.call(q, memory, replace(ctx, first=state.length)), q))[:, 0]]
                 token = token + unit.beside(out[0])
             after = unit(token, before)
             slot.append(after[:, None], 0)
@@ -138,19 +141,21 @@ class Asking:
 
     def __init__(self, asks: MemoryAttention, ctx: Context) -> None:
         self._asks, self._ctx, self._memory = asks, ctx, asks.memory(ctx)
-        self._asked: list[Float[Tensor, "R 1 E"]] = []
+        self._calls: list[Call] = []
 
     def __call__(self, state: Float[Tensor, "R H"], t: int) -> Float[Tensor, "R H"]:
         q = self._asks.queries(state[:, None])
+        call = self._asks.call(q, self._memory, replace(self._ctx, first=self._ctx.first + t))
         if self._ctx.trace is not None:
-            self._asked.append(q)
-        return self._asks.mapped(received(self._asks.call(q, self._memory, self._ctx.first + t), q))[:, 0]
+            self._calls.append(call)
+        return self._asks.mapped(received(call, q))[:, 0]
 
     def trace(self) -> None:
-        """Let out the weights of all of them, if anybody asks."""
+        """Let out the weights of all of them, if anybody asks, and what was drawn."""
         if self._ctx.trace is not None:
-            q = torch.cat(self._asked, 1)
-            self._ctx.trace.attention(self._ctx.path, self._asks.call(q, self._memory, self._ctx.first))
+            self._ctx.trace.attention(self._ctx.path, *self._calls)
+            if self._calls[0].chance is not None:
+                self._ctx.trace.choice(self._ctx.path, *self._calls)
 
 
 def _restarted(

@@ -30,6 +30,13 @@ class StraightThrough:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """In training one key gets all weight, drawn with the softmax's probabilities; these learn from how much better or worse a
+    sentence then went than others (hard attention by the score function, Xu et al. 2015, section 4.1, after Williams 1992).
+    Otherwise the likeliest key is taken."""
+
+
+@dataclass(frozen=True)
 class LocalMonotonic:
     """Query t sees the keys at most `reach` places from place t alone (Luong et al. 2015, section 3.2, local-m)."""
 
@@ -58,7 +65,7 @@ def _reaches(owner: LocalMonotonic | LocalPredictive) -> None:
 
 Near = LocalMonotonic | LocalPredictive
 """Those that say where to look."""
-Choice = Soft | Best | StraightThrough | Near
+Choice = Soft | Best | StraightThrough | Sampled | Near
 
 
 def predicts(choice: Choice, heads: int, width: int) -> dict[str, tuple[int, ...]]:

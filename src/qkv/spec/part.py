@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qkv.error import QkvError
-from qkv.spec.choice import Choice, Near, Soft
+from qkv.spec.choice import Choice, Near, Sampled, Soft
 from qkv.spec.halt import AllSteps, Halting
 from qkv.spec.pattern import Causal, Full, Pattern, by_head
 from qkv.spec.pooling import Pooling
@@ -140,8 +140,8 @@ class Attention:
             raise QkvError(f"{self.kv_heads} heads of keys and values cannot serve {self.heads} heads evenly")
         by_head(self.pattern, self.heads)
         by_head(self.pattern, kv_heads(self))
-        if isinstance(self.choice, Near):
-            raise QkvError(f"{self.choice} says where in a source to look: it is for MemoryAttention; here stands a pattern")
+        if isinstance(self.choice, Near | Sampled):
+            raise QkvError(f"{self.choice} says where in a source to look: it is for MemoryAttention, and no choice here")
 
 
 @dataclass(frozen=True)

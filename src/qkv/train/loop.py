@@ -22,12 +22,13 @@ import torch
 from qkv import device as machine
 from qkv.error import QkvFailure
 from qkv.model.dropout import Noise
+from qkv.model.trace import Trace
 from qkv.model.transformer import AnyModel, build, recompute
 from qkv.spec.model import Model as Spec
 from qkv.spec.run import Clip, Epochs, From, Minutes, Patience, Run, Steps
 from qkv.store import inherit, load, put_weights, weights_of
 from qkv.train import checkpoint as checkpoints
-from qkv.train import ponder
+from qkv.train import choices, ponder
 from qkv.train.checkpoint import Checkpoint, Progress
 from qkv.train.journal import Journal
 from qkv.train.loss import Smoothing
@@ -163,22 +164,24 @@ class Loop:
         return UNKNOWN if unknown else self.progress.steps
 
     def _gradients(self, batches: list[Example], tokens: int, step: int) -> float:
-        """Set the gradient of the mean loss per token over all batches, and of what pondering costs; give back the sum of their
-        plain losses."""
+        """Set the gradient of the mean loss per token over all batches, of what pondering costs, and of what was drawn; give back
+        the sum of their plain losses."""
         self.adam.zero_grad(set_to_none=True)
         where = self.ground.where
         total = torch.zeros((), dtype=torch.float64, device=where.device)
         spec = self.model.spec
-        positions = ponder.positions(spec, batches)
+        positions, tells = ponder.positions(spec, batches), bool(ponder.rules(spec)) or choices.draws(spec)
         for place, batch in enumerate(batches):
             noise = Noise(self.run.seed, step * len(batches) + place, self.run.roaming)
             with torch.autocast(where.device.type, where.precision, enabled=where.precision != torch.float32):
-                trace = ponder.tracing(spec)
+                trace = Trace(lambda path: False) if tells else None
                 smoothed, plain = self.ground.task.losses(
                     self.model, batch, Smoothing(self.run.smoothing), noise, where.precision, trace
                 )
             loss = smoothed / tokens
-            (loss if trace is None else loss + ponder.cost(spec, trace, batch, positions)).backward()
+            if trace is not None:
+                loss = loss + ponder.cost(spec, trace, batch, positions) + choices.cost(trace, batch, tokens)
+            loss.backward()
             total += plain
         return total.item()
 

@@ -145,6 +145,25 @@ def _value(
     return smoothed.to(hidden.dtype), plain.to(hidden.dtype)
 
 
+@torch.no_grad()
+def of_each(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    target: Int[Tensor, " N"],
+    precision: torch.dtype = torch.float32,
+    offset: Float[Tensor, " V"] | None = None,
+) -> Float[Tensor, " N"]:
+    """The plain loss of each row, in nats, without a gradient."""
+    narrow = weight.to(hidden.dtype if precision == torch.float32 else precision)
+    found = []
+    for start in range(0, len(hidden), ROWS):
+        rows = hidden[start : start + ROWS]
+        logits = (rows.to(narrow.dtype) @ narrow.t()).to(hidden.dtype)
+        logits = logits if offset is None else logits + offset
+        found.append(logits.logsumexp(-1) - logits.gather(1, target[start : start + ROWS, None])[:, 0])
+    return torch.cat(found)
+
+
 def smoothed_cross_entropy(
     hidden: Float[Tensor, "N D"],
     weight: Float[Tensor, "V D"],

@@ -21,10 +21,11 @@ from qkv.model.transformer import EncoderDecoder
 from qkv.spec.run import Run
 from qkv.spec.world import Drawn
 from qkv.store import Stored
+from qkv.train.choices import told
 from qkv.train.evaluate import bleu, perplexity, refuse_unknown
 from qkv.train.loss import Smoothing
 from qkv.train.ponder import Tally
-from qkv.train.task import Losses, of_vectors
+from qkv.train.task import Losses, each_of_vectors, of_vectors
 from qkv.train.validation import mean_loss
 
 
@@ -99,11 +100,14 @@ def losses(
     """The smoothed and the plain loss of a batch, summed over its target tokens, in nats; padding is nobody's loss."""
     memory = model.encode(batch.source, sight(batch), noise, trace)
     hidden = model.decode(batch.target_in, memory, noise=noise, trace=trace)
+    there = None
     if not batch.padded_target:
         rows, truth = hidden.flatten(0, 1), batch.target_out.flatten()
     else:
-        present = torch.arange(hidden.shape[1], device=hidden.device) < batch.target_lengths[:, None]
-        rows, truth = hidden[present], batch.target_out[present]
+        there = torch.arange(hidden.shape[1], device=hidden.device) < batch.target_lengths[:, None]
+        rows, truth = hidden[there], batch.target_out[there]
+    if trace is not None and trace.chosen:
+        trace.told = told(each_of_vectors(model, rows, truth, precision), hidden, there)
     return of_vectors(model, rows, truth, smoothing, precision)
 
 

@@ -13,7 +13,7 @@ from qkv.data.tokenizer import Tokenizers
 from qkv.model.dropout import Noise
 from qkv.model.trace import Trace
 from qkv.model.transformer import DecoderOnly, EncoderDecoder, EncoderOnly
-from qkv.train.loss import Smoothing, smoothed_cross_entropy
+from qkv.train.loss import Smoothing, of_each, smoothed_cross_entropy
 
 Losses = tuple[Float[Tensor, ""], Float[Tensor, ""]]
 """The smoothed loss, which has a gradient, and the plain one; both summed over what a batch predicts, in nats."""
@@ -103,3 +103,11 @@ def of_vectors(
     """The loss of a model whose last block gave these vectors, where these tokens were to be said."""
     weight, offset = model.output.weight, model.head.offset
     return smoothed_cross_entropy(model.head.ready(vectors).to(weight.dtype), weight, truth, smoothing, precision, offset)
+
+
+def each_of_vectors(
+    model: EncoderDecoder, vectors: Float[Tensor, "N D"], truth: Int[Tensor, " N"], precision: torch.dtype = torch.float32
+) -> Float[Tensor, " N"]:
+    """The plain loss of each prediction, in nats, without a gradient."""
+    weight, offset = model.output.weight, model.head.offset
+    return of_each(model.head.ready(vectors).to(weight.dtype), weight, truth, precision, offset)
