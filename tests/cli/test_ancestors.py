@@ -55,3 +55,20 @@ def test_it_shows_where_it_looks(ask: Ask, ancestor: Path, text: Text, tmp_path:
 def test_no_other_engine_holds_it(ask: Ask, ancestor: Path, tmp_path: Path) -> None:
     refused(ask("export", ancestor, tmp_path / "out", "--to", "ctranslate2"), "CTranslate2 wants")
     assert "Recurrent" in json.dumps(json.loads((ancestor / "model.json").read_text()))
+
+
+def test_a_pointer_network_says_words_of_its_question(ask: Ask, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small = ["--set", "width=16", "--number", 300, "--device", "cpu", "--precision", "fp32", "--steps", 4, "--batch-tokens", 200]
+    answer = ask("train", "translate", "--world", "ConvexHull(longest=6,side=5)", "--model", "pointer-tiny", "--out", out, *small)
+    assert answer.code == 0, answer.err
+    assert "of answers" in answer.err
+    told = ask("translate", out, stdin=b"1,2 3,4 0,0 4,1\n").out.strip().split(" ")
+    assert set(told) <= {"1,2", "3,4", "0,0", "4,1", ""}
+    scores = json.loads(ask("evaluate", out, "--world", "ConvexHull(longest=6,side=5)", "--number", 20, "--json").out)
+    assert [each["name"] for each in scores] == ["characters right", "answers right"]
+    assert ask("look", "heads", out, "1,2 3,4 0,0", "--out", out / "heads.npz").code == 0
+    arrays = np.load(out / "heads.npz")
+    (weights,) = [arrays[each] for each in arrays.files if arrays[each].ndim == 3]
+    assert np.allclose(weights.sum(-1), 1, atol=1e-5)
+    refused(ask("export", out, tmp_path / "there", "--to", "ctranslate2"), "CTranslate2 wants")

@@ -10,11 +10,11 @@ from itertools import islice, zip_longest
 from math import sqrt
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qkv.data.text import Pair
-from qkv.data.world import Accuracy, accuracy, pairs
+from qkv.data.world import Accuracy, accuracy, hull, pairs
 from qkv.error import QkvError
 from qkv.spec.world import (
     LONGEST,
@@ -22,11 +22,13 @@ from qkv.spec.world import (
     Addition,
     AddProgram,
     Control,
+    ConvexHull,
     Copy,
     Double,
     Drawn,
     Program,
     Reverse,
+    Sorting,
     World,
 )
 
@@ -389,3 +391,51 @@ def test_accuracy_of_nothing() -> None:
     for told, truth in ([], []), (["1"], []), ([], ["1"]), (["1"], ["1", "2"]):
         with pytest.raises(QkvError, match=rf"{len(told)} answer\(s\) told for {len(truth)} true one\(s\): expected one"):
             accuracy(told, truth)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_a_corner_of_the_hull_is_a_point_that_a_line_parts_from_all_others(points: set[tuple[int, int]]) -> None:
+    """Some direction in which it alone is the farthest: of whole numbers, among those between two directions of differences."""
+    found = hull(sorted(points))
+    span = 13  # more than any difference: directions as fine as the grid knows
+    directions = [(x, y) for x in range(-span, span + 1) for y in range(-span, span + 1) if x or y]
+    corners = set()
+    for x, y in directions:
+        farthest = max(a * x + b * y for a, b in points)
+        best = [(a, b) for a, b in points if a * x + b * y == farthest]
+        if len(best) == 1:
+            corners.add(best[0])
+    assert set(found) == (corners if len(points) > 1 else set())
+    if len(found) > 2:
+        area = sum(a * d - b * c for (a, b), (c, d) in zip(found, found[1:] + found[:1], strict=True))
+        assert area > 0, "counter-clockwise"
+
+
+def test_answers_that_are_words_of_their_questions() -> None:
+    for question, answer in pairs(Drawn(Sorting(longest=6, below=50), 200)):
+        numbers = [int(each) for each in question.split(" ")]
+        assert 2 <= len(numbers) <= 6 and len(set(numbers)) == len(numbers) and max(numbers) < 50
+        assert answer == " ".join(map(str, sorted(numbers)))
+    seen = set()
+    for question, answer in pairs(Drawn(ConvexHull(longest=7, side=5), 300)):
+        words, corners = question.split(" "), answer.split(" ")
+        seen.add(len(words))
+        assert len(set(words)) == len(words) and len(corners) >= 3 and set(corners) <= set(words)
+        assert corners[0] == next(word for word in words if word in corners)
+        points = [tuple(map(int, word.split(","))) for word in words]
+        assert {tuple(map(int, word.split(","))) for word in corners} == set(hull(points))
+    assert seen == {3, 4, 5, 6, 7}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: Sorting(longest=20, below=10), "Sorting.below must be a whole number of at least 20, not 10"),
+        (lambda: ConvexHull(longest=10, side=3), "a grid of 3 x 3 has no 10 points"),
+        (lambda: ConvexHull(longest=2), "ConvexHull.longest must be a whole number from 3"),
+    ],
+)
+def test_a_world_that_makes_no_sense(wrong, words: str) -> None:
+    with pytest.raises(QkvError, match=words):
+        wrong()

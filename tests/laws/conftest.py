@@ -17,7 +17,7 @@ from qkv.papers.luong import luong
 from qkv.spec.cell import Cell, Node
 from qkv.spec.choice import Best, LocalMonotonic, LocalPredictive, StraightThrough
 from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Stays
-from qkv.spec.model import Classifier, Joint, Separate, SourceAndTarget, Untied, Vocabulary
+from qkv.spec.model import Classifier, Joint, Pointing, Separate, SourceAndTarget, Untied, Vocabulary
 from qkv.spec.model import DecoderOnly as DecoderSpec
 from qkv.spec.model import EncoderDecoder as PairSpec
 from qkv.spec.model import Model as Spec
@@ -259,7 +259,8 @@ def variants(name: str) -> Iterator[tuple[str, Spec]]:
         return shrunk(CATALOGUE[name].make(vocabulary))
 
     yield name, made(JOINT)
-    if isinstance(made(JOINT), PairSpec) and name.endswith("-tiny"):
+    first = made(JOINT)
+    if isinstance(first, PairSpec) and name.endswith("-tiny") and not isinstance(first.output, Pointing):
         yield f"{name}, separate vocabularies", made(SEPARATE)
 
 
@@ -346,6 +347,7 @@ def specs() -> dict[str, Spec]:
         **{f"Luong, {choice}": _shrunk_luong(choice=choice) for choice in (LocalMonotonic(2), LocalPredictive(2))},
         "where to look, folded": _asking_memory(pair, choice=LocalPredictive(3), score=ContentBased(3.0)),
         "where to look, as it is": _asking_memory(pair, choice=LocalMonotonic(1)),
+        "pointing": replace(pair, output=Pointing(General())),
         "states on both sides": _in_all(pair, _handed_on(GRU())),
         "states of a decoder": _in_all(bare, _handed_on(LSTM())),
         "states of an encoder": _in_all(bert, _handed_on(LSTM())),

@@ -69,10 +69,10 @@ def test_a_short_sentence_alone_steps_as_a_full_pass(world, monkeypatch) -> None
         step = world.model.stepper(memory, state)
         for t in range(4):
             stepped = step(world.target[:3, t])
-            rows = Memory(memory.vectors.expand(3, -1, -1), rows_sight)
+            rows = Memory(memory.vectors.expand(3, -1, -1), rows_sight, memory.ids.expand(3, -1))
             torch.testing.assert_close(stepped, world.model.decode(world.target[:3, : t + 1], rows)[:, -1], **CLOSE)
         asking = [module for module in world.model.modules() if isinstance(module, MemoryAttention)]
-        products = all(each.q and each.score.plain and isinstance(each.score.choice, Soft) for each in asking)
+        products = bool(asking) and all(each.q and each.score.plain and isinstance(each.score.choice, Soft) for each in asking)
         assert bool(called) == (isinstance(sight, Plain) and products)
 
 
@@ -88,7 +88,9 @@ def test_hypotheses_that_change_places_and_sentences_that_leave_equal_full_passe
         history = torch.cat([history, new], 1)
         stepped = world.model.decode(new, memory, state)[:, -1]
         doubled = Memory(
-            memory.vectors.repeat_interleave(beam, 0), type(world.sight)(memory.sight.lengths.repeat_interleave(beam))
+            memory.vectors.repeat_interleave(beam, 0),
+            type(world.sight)(memory.sight.lengths.repeat_interleave(beam)),
+            memory.ids.repeat_interleave(beam, 0),
         )
         torch.testing.assert_close(stepped, world.model.decode(history, doubled)[:, -1], **CLOSE)
         within = torch.randint(0, beam, (len(history),), generator=generator)
@@ -96,7 +98,7 @@ def test_hypotheses_that_change_places_and_sentences_that_leave_equal_full_passe
         history = history[rows]
         state.reorder(rows)
         if step == 2:
-            kept = torch.tensor([0, 3])
+            kept = torch.tensor([1, 3])
             state.keep(kept, beam)
             history = history.view(-1, beam, history.shape[1])[kept].flatten(0, 1)
-            memory = Memory(memory.vectors[kept], memory.sight.keep(kept))
+            memory = Memory(memory.vectors[kept], memory.sight.keep(kept), memory.ids[kept])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from qkv.spec.model import Pointing
+
 
 def test_changing_the_future_changes_nothing_before_it(world) -> None:
     memory = world.model.encode(world.source, world.sight)
@@ -28,4 +30,5 @@ def test_no_gradient_comes_from_the_future_and_some_from_all_the_past(world, pla
     (gradient,) = torch.autograd.grad((hidden[:, place] @ weight).sum(), embedded)
     felt = gradient.abs().amax(-1)
     assert (felt[:, place + 1 :] == 0).all()
-    assert (felt[:, : place + 1] > 0).all()
+    several = world.lengths > 1 if isinstance(world.spec.output, Pointing) else world.lengths > 0  # at one token all point
+    assert (felt[several, : place + 1] > 0).all()

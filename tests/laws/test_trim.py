@@ -90,7 +90,8 @@ def test_a_target_goes_back_and_keeps_its_memory(world, left: int) -> None:
     beam = 2
     memory = world.model.encode(world.source, world.sight)
     target = world.target.repeat_interleave(beam, 0)
-    doubled = Memory(memory.vectors.repeat_interleave(beam, 0), type(world.sight)(memory.sight.lengths.repeat_interleave(beam)))
+    sight = type(world.sight)(memory.sight.lengths.repeat_interleave(beam))
+    doubled = Memory(memory.vectors.repeat_interleave(beam, 0), sight, memory.ids.repeat_interleave(beam, 0))
     state = State()
     step = world.model.stepper(memory, state)
     world.model.decode(target, memory, state)

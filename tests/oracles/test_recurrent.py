@@ -15,6 +15,7 @@ from qkv.model.trace import Trace
 from qkv.model.transformer import EncoderDecoder, build
 from qkv.papers.bahdanau import bahdanau
 from qkv.papers.luong import luong
+from qkv.papers.pointer import pointer
 from qkv.spec import part
 from qkv.spec.choice import LocalPredictive
 from qkv.spec.model import Joint
@@ -160,3 +161,25 @@ def test_the_highest_state_of_luong_asks(score: Any, choice: LocalPredictive | N
             c = asks.out.weight @ c if isinstance(score, Additive) else c
             expected = torch.tanh(out.weight @ torch.cat([c, states[b, t]]))
             torch.testing.assert_close(found[b, t], expected, **CLOSE)
+
+
+def test_who_points_says_what_stands_where_it_looks() -> None:
+    """u_j = v . tanh(W1 e_j + W2 d), and the softmax of u is the answer; an entry that stands twice has both shares."""
+    model: EncoderDecoder = stirred(build(pointer(Joint(9), width=4)))
+    source = torch.tensor([[5, 7, 5, 2, 0], [8, 2, 0, 0, 0]])
+    lengths = torch.tensor([4, 2])
+    memory = model.encode(source, Padded(lengths))
+    target = torch.tensor([[1, 5, 7], [1, 8, 8]])
+    found = model.logits(model.decode(target, memory))
+    ctx = Context(Plain(), memory=memory)
+    states = model.decoder(model.target(target, ctx), ctx)
+    points = model.pointer
+    assert points is not None
+    for b, length in enumerate(lengths.tolist()):
+        for t in range(3):
+            keys = memory.vectors[b, :length] @ points.k.weight.t()
+            u = torch.tanh(points.q.weight @ states[b, t] + keys) @ points.score.vector[0]
+            p = torch.exp(u) / torch.exp(u).sum()
+            for entry in range(9):
+                share = sum((p[j] for j in range(length) if source[b, j] == entry), torch.tensor(0.0, dtype=torch.float64))
+                assert found[b, t, entry].exp().item() == pytest.approx(max(share.item(), 1e-12), abs=1e-9)

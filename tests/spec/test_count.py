@@ -14,7 +14,7 @@ from qkv.papers.universal import universal
 from qkv.spec import plain
 from qkv.spec.count import cache_bytes, flops, parameters
 from qkv.spec.halt import Halt
-from qkv.spec.model import DecoderOnly, Embedding, EncoderDecoder, Joint, Separate, Untied
+from qkv.spec.model import DecoderOnly, Embedding, EncoderDecoder, Joint, Pointing, Separate, Untied
 from qkv.spec.model import sides as sides_of
 from qkv.spec.part import Attention, Block, PreNorm, Recurrence, Stack, head_width, key_width
 from qkv.spec.pattern import Causal, Local, Pattern, PerHead, SameBlock, Stride, Summary
@@ -72,7 +72,8 @@ def test_twice_the_parameters_that_multiply_are_about_the_operations_of_a_short_
     sides = 2 if isinstance(spec, EncoderDecoder) else 1
     looked_up = sides * spec.width * (spec.embedding.segments + vectors(spec.embedding.position))
     looked_up += sides * spec.width * 37000 if isinstance(spec.tie, Untied) else 0
-    entries = 37000 if spec.output.offset else 0
+    looked_up += spec.width * 37000 if isinstance(spec.output, Pointing) else 0
+    entries = 37000 if getattr(spec.output, "offset", False) else 0
     unrolled = replace(spec, **{name: Stack(*depth.tiled(), depth=len(depth.tiled())) for name, depth in sides_of(spec).items()})
     counted = parameters(spec if not any(isinstance(depth, Recurrence) for depth in sides_of(spec).values()) else unrolled)
     once = parameters(spec) - parameters(from_zeros(spec))  # the maps that make the first states of a text

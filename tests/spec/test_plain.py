@@ -36,7 +36,8 @@ from qkv.spec.run import (
     ToTheEnd,
 )
 
-SPECS = [CATALOGUE[name].make(vocabulary) for name in CATALOGUE for vocabulary in (Joint(100), Separate(50, 60))]
+SPECS = {f"{name} joint": CATALOGUE[name].make(Joint(100)) for name in CATALOGUE}
+SPECS |= {f"{name} separate": CATALOGUE[name].make(Separate(50, 60)) for name in CATALOGUE if not name.startswith("pointer")}
 
 runs = st.builds(
     Run,
@@ -66,7 +67,7 @@ def through_toml(value: Any) -> Any:
     return plain.from_plain(tomllib.loads(tomli_w.dumps(plain.to_plain(value))))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=[f"{name} {kind}" for name in CATALOGUE for kind in ("joint", "separate")])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
 @pytest.mark.parametrize("through", [through_json, through_toml])
 def test_every_model_of_the_catalogue_survives(spec: EncoderDecoder, through: Any) -> None:
     assert through(spec) == spec

@@ -48,6 +48,7 @@ EXAMPLES: list[Any] = [
     Stack(Block(Attention(2)), Block(FeedForward(3)), depth=5, bias=Relative(8, 20, False)),
     part.Recurrent(part.LSTM(), Causal(), pooling.LastToken(), MemoryAttention(2)),
     *(part.GRU(), part.LSTM(), part.Zeros(), part.NoMemory(), part.Tanh(), part.Projected(), part.Unprojected(), cell.Maximum()),
+    *(model.Pointing(score.General()), world.Sorting(9, 90), world.ConvexHull(9, 8)),
     *(choice.LocalMonotonic(3), choice.LocalPredictive(4), choice.Sampled()),
     part.SeparableFeedForward(12, 4, 6, part.GELU(), Causal(), False),
     *(halt.AllSteps(), halt.Interpolated(), halt.Mean(), halt.GoesOn(), halt.Stays()),
@@ -335,5 +336,5 @@ def test_a_value_of_another_kind_cannot_take_a_place() -> None:
 
 def test_there_are_no_two_entries_of_one_kind_and_size() -> None:
     made = [named(name, Joint(100)) for name in CATALOGUE]
-    assert len(made) == 41 and len(set(made)) == 41
+    assert len(made) == 43 and len(set(made)) == 43
     assert {type(spec).__name__ for spec in made} == {"EncoderDecoder", "DecoderOnly", "EncoderOnly"}

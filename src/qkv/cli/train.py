@@ -81,7 +81,8 @@ def translate(
 
     Give the text as --source and --target, or as --pairs. Without validation text 1% of the pairs is held out. With --world the
     pairs are questions and answers that are drawn on the spot: Copy, Reverse, Double and Addition of digits, and the programs
-    AddProgram, Program and Control; the tokenizer is then `characters` unless another is named.
+    AddProgram, Program and Control; Sorting and ConvexHull, whose answers are words of their questions. The tokenizer is then
+    `characters`, or `words` of these two, unless another is named.
     """
     from qkv.spec.objective import Translate
 
@@ -91,7 +92,7 @@ def translate(
             if texts[name] is not None:
                 raise QkvError("give the text in files or as a world, not both")
             texts[name] = drawn_from(said, *drawn)
-    kind = "bpe" if world is None else "characters"
+    kind = "bpe" if world is None else _pieces(texts["train"])
     wanted = "--source and --target, --pairs and --fields, or --world"
     call = Call("translate", "transformer-small", Translate(), wanted, texts, out, resume, threads, tensorboard, kind=kind)
     cut = _cut(tokenizer, vocabulary) | _given(joint=False if separate else None)
@@ -494,6 +495,13 @@ def drawn_from(said: str, number: int, seed: int) -> Any:
     if not isinstance(world, get_args(World)):
         raise unknown("world", said, [kind.__name__ for kind in get_args(World)])
     return Drawn(world, number, seed)
+
+
+def _pieces(drawn: Any) -> str:
+    """The tokenizer of a world's questions where nothing else is said."""
+    from qkv.spec.world import POINTED
+
+    return "words" if isinstance(drawn.world, POINTED) else "characters"
 
 
 def _budget(steps: int | None, epochs: int | None, minutes: float | None) -> Any:

@@ -10,7 +10,22 @@ from typing import Literal
 
 from qkv.data.pair import Pair
 from qkv.error import QkvError
-from qkv.spec.world import VARIABLES, Addition, AddProgram, Control, Copy, Double, Drawn, Program, Reverse, World
+from qkv.spec.world import (
+    VARIABLES,
+    Addition,
+    AddProgram,
+    Control,
+    ConvexHull,
+    Copy,
+    Double,
+    Drawn,
+    Program,
+    Reverse,
+    Sorting,
+    World,
+)
+
+Point = tuple[int, int]
 
 Kind = Literal["sum", "product", "variable", "choice", "loop"]
 """What a level of a program may be."""
@@ -79,6 +94,39 @@ def _pair(world: World, random: Random) -> Pair:
             return _program(world, PLAIN, random)
         case Control():
             return _program(world, CONTROL, random)
+        case Sorting(longest=longest, below=below):
+            numbers = random.sample(range(below), random.randint(2, longest))
+            return " ".join(map(str, numbers)), " ".join(map(str, sorted(numbers)))
+        case ConvexHull():
+            return _convex_hull(world, random)
+
+
+def _convex_hull(world: ConvexHull, random: Random) -> Pair:
+    count, corners, points = random.randint(3, world.longest), [], []
+    while len(corners) < 3:
+        points = [divmod(place, world.side) for place in random.sample(range(world.side**2), count)]
+        corners = hull(points)
+    first = corners.index(next(point for point in points if point in corners))
+    question, answer = (" ".join(f"{x},{y}" for x, y in row) for row in (points, corners[first:] + corners[:first]))
+    return question, answer
+
+
+def hull(points: Sequence[Point]) -> list[Point]:
+    """The corners of the convex hull of different points, counter-clockwise (Andrew 1979); of points on one line both ends."""
+
+    def half(ordered: Sequence[Point]) -> list[Point]:
+        found: list[Point] = []
+        for x, y in ordered:
+            while len(found) > 1:
+                (a, b), (c, d) = found[-2:]
+                if (c - a) * (y - b) > (d - b) * (x - a):  # a turn to the left
+                    break
+                found.pop()
+            found.append((x, y))
+        return found[:-1]
+
+    ordered = sorted(points)
+    return half(ordered) + half(ordered[::-1])
 
 
 def _digits(count: int, random: Random) -> str:

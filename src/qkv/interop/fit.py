@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 from qkv.error import QkvError
 from qkv.spec.halt import Halt
-from qkv.spec.model import Embedding, NoNorm, Normed
+from qkv.spec.model import Embedding, NoNorm, Normed, Output, Pointing
 from qkv.spec.part import (
     Activation,
     Attention,
@@ -82,6 +82,12 @@ class Fit:
             self.refuse(f"an embedding with {embedding.norm}", "Normed()" if norm else NoNorm())
         if bool(embedding.segments) != segments:
             self.refuse(f"an embedding with segments={embedding.segments}", "some" if segments else "none")
+
+    def scores(self, output: Output | Pointing) -> Output:
+        """How entries are scored; refuse what points at the source."""
+        if isinstance(output, Pointing):
+            self.refuse(f"output={output}", Output())
+        return output
 
     def own(self, depth: Depth) -> Stack:
         """The stack, whose blocks have weights of their own; refuse a recurrence."""

@@ -15,7 +15,9 @@ from qkv.decode.read import Reader
 from qkv.decode.seen import seen_of
 from qkv.decode.translate import Translator
 from qkv.error import QkvError
-from qkv.spec.model import sides
+from qkv.model.state import Path as Place
+from qkv.model.transformer import POINTER
+from qkv.spec.model import Pointing, sides
 from qkv.spec.part import MemoryAttention, Recurrence, Recurrent
 
 matplotlib.use("Agg")
@@ -45,10 +47,16 @@ def kinds(model: Translator | Writer | Reader, text: str, target: str | None = N
     Raises QkvError where there is nothing to look at, and for levels that there are not.
     """
     depths = sides(model.model.spec)
-    deepest = max(len(depth.tiled()) for depth in depths.values())
+    points = isinstance(getattr(model.model.spec, "output", None), Pointing)
+    deepest = max(len(depth.tiled()) + (points and side == "decoder") for side, depth in depths.items())
+
+    def number(path: Place) -> int:
+        """The level of a place, from 1; who points does so above all blocks."""
+        return len(depths[path[0]].tiled()) + 1 if path[1] == POINTER else int(path[1]) + 1
+
     if wrong := [level for level in levels if not 1 <= level <= deepest]:
         raise QkvError(f"there are levels 1 to {deepest}, and no {wrong[0]}")
-    seen = seen_of(model, text, target, lambda path: not levels or int(path[1]) + 1 in levels)
+    seen = seen_of(model, text, target, lambda path: not levels or number(path) in levels)
     level = {side: "step" if isinstance(depth, Recurrence) else "block" for side, depth in depths.items()}
     sources, targets = (seen.pieces.get(side, []) for side in ("encoder", "decoder"))
     alone = len(seen.pieces) == 1
@@ -56,12 +64,13 @@ def kinds(model: Translator | Writer | Reader, text: str, target: str | None = N
     to_memory = Kind("decoder: target to source", [], targets, sources, level.get("decoder", ""))
     decoder = Kind(f"decoder: {'text to text' if alone else 'target to target'}", [], targets, targets, level.get("decoder", ""))
     for path, weight in seen.trace.weights.items():
-        side, number, place = path[0], int(path[1]), int(path[2])
-        kind = encoder if side == "encoder" else decoder
-        if isinstance(depths[side].tiled()[number].sublayers[place], MemoryAttention | Recurrent):
+        kind = encoder if path[0] == "encoder" else decoder
+        if path[1] == POINTER or isinstance(
+            depths[path[0]].tiled()[number(path) - 1].sublayers[int(path[2])], MemoryAttention | Recurrent
+        ):
             kind = to_memory
         kind.levels.append(weight[0].float())
-        kind.numbers.append(int(path[1]) + 1)
+        kind.numbers.append(number(path))
     return [kind for kind in (encoder, to_memory, decoder) if kind.levels]
 
 

@@ -284,7 +284,8 @@ class MemoryAttention(nn.Module):
             return slot
         assert ctx.memory is not None, "memory attention outside a decoder"
         vectors = ctx.memory.vectors
-        pair = (vectors, vectors) if self.kv is None else self.kv(vectors).chunk(2, dim=-1)
+        # copies, since sentences that leave a decoding are moved over in place
+        pair = (vectors.clone(), vectors.clone()) if self.kv is None else self.kv(vectors).chunk(2, dim=-1)
         k, v = (_heads(each, self.spec.heads) for each in pair)
         k = self.score.keys(k)
         once = Once(k, v.to(k.dtype), ctx.memory.sight)

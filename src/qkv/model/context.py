@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from qkv.attention.sight import Sight
@@ -25,6 +25,7 @@ class Memory:
 
     vectors: Float[Tensor, "B S D"]
     sight: Sight
+    ids: Int[Tensor, "B S"] | None = None  # the tokens themselves, for those who point at them
 
 
 @dataclass(frozen=True, slots=True)

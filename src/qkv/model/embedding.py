@@ -31,6 +31,17 @@ class Table(nn.Module):
         return multiply(hidden, self.weight, None, self.packed)
 
 
+class Entries(Table):
+    """No matrix: what comes in is a score for every entry already."""
+
+    def __init__(self, entries: int) -> None:
+        nn.Module.__init__(self)
+        self.register_buffer("weight", torch.empty(entries, 0), persistent=False)
+
+    def logits(self, hidden: Float[Tensor, "... V"]) -> Float[Tensor, "... V"]:
+        return hidden
+
+
 class Embedding(Table):
     """ids -> vectors: dropout(norm(scale * table[id] + position + segment)) (Vaswani et al. 2017, sections 3.4, 3.5 and 5.4);
     of a sentence, table[id] is the sum over its words."""

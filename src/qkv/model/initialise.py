@@ -30,7 +30,7 @@ from qkv.model.attention import Attention, MemoryAttention
 from qkv.model.block import Residual
 from qkv.model.cell import Cell
 from qkv.model.convolution import Neighbourhood
-from qkv.model.embedding import Embedding, Table
+from qkv.model.embedding import Embedding, Entries, Table
 from qkv.model.linear import Linear
 from qkv.model.output import Output
 from qkv.model.position import RelativeBias, Signal
@@ -55,6 +55,8 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
                         draw.rows(beside, tables)
                 if module.words is not None:
                     nn.init.ones_(module.words)
+            case Entries():
+                pass
             case Table():
                 draw.output(module.weight)
             case RelativeBias():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,7 +30,7 @@ class Move:
         self._to = (rows != torch.arange(len(rows), device=rows.device)).nonzero().flatten()
         self._from = rows[self._to]
 
-    def apply(self, held: Float[Tensor, "old N ..."], used: int) -> Float[Tensor, "new N ..."]:
+    def apply(self, held: Shaped[Tensor, "old N ..."], used: int) -> Shaped[Tensor, "new N ..."]:
         """The new rows, of which the first `used` entries count: in place, unless there are more of them than before."""
         if len(self.rows) > len(held):
             more = held.new_empty(len(self.rows), *held.shape[1:])
@@ -205,9 +205,10 @@ def _moved(held: Tensor | None, rows: Move, length: int) -> Tensor:
 
 
 class Once:
-    """Keys and values that never change: the projected memory of a sentence, shared by all its hypotheses."""
+    """Keys and values that never change: the projected memory of a sentence, or its tokens for values, shared by all its
+    hypotheses."""
 
-    def __init__(self, k: Float[Tensor, "B H S K"], v: Float[Tensor, "B H S W"], sight: Sight) -> None:
+    def __init__(self, k: Float[Tensor, "B H S K"], v: Shaped[Tensor, "B H S W"], sight: Sight) -> None:
         self.k, self.v, self.sight = k, v, sight
 
     def reorder(self, rows: Move) -> None:

@@ -14,15 +14,18 @@ from qkv.attention.sight import Plain, Sight
 from qkv.model.context import Context, Memory
 from qkv.model.depth import Stack, deep
 from qkv.model.dropout import Noise
-from qkv.model.embedding import Embedding, Table
+from qkv.model.embedding import Embedding, Entries, Table
 from qkv.model.initialise import initialise
 from qkv.model.linear import InEightBits, Linear, packed
 from qkv.model.output import Output
+from qkv.model.pointer import Pointer
 from qkv.model.pooling import pooled
 from qkv.model.recurrence import Recurrence
 from qkv.model.state import State
 from qkv.model.trace import Trace
 from qkv.spec import model as spec
+
+PLAIN, POINTER = spec.Output(), "pointer"  # of who points: how entries are scored else, and the path
 
 
 class EncoderDecoder(nn.Module):
@@ -37,8 +40,15 @@ class EncoderDecoder(nn.Module):
         self.tie()
         self.encoder = deep(spec_.encoder, width)
         self.decoder = deep(spec_.decoder, width)
+        if isinstance(spec_.output, spec.Pointing):
+            self.pointer, self.output, self.head = (
+                Pointer(spec_.output, target, width),
+                Entries(target),
+                Output(PLAIN, target, width),
+            )
+            return
         own = isinstance(spec_.tie, spec.Untied | spec.SourceAndTarget)
-        self.output = Table(target, width) if own else self.target
+        self.pointer, self.output = None, Table(target, width) if own else self.target
         self.head = Output(spec_.output, target, width)
 
     def tie(self) -> None:
@@ -49,7 +59,7 @@ class EncoderDecoder(nn.Module):
     def encode(self, source: Int[Tensor, "B S"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None) -> Memory:
         """What the encoder makes of the source; dropout where there is noise, none where there is not."""
         ctx = Context(sight, noise=noise, trace=trace).at("encoder")
-        return Memory(self.encoder(self.source(source, ctx), ctx), sight)
+        return Memory(self.encoder(self.source(source, ctx), ctx), sight, source)
 
     def decode(
         self,
@@ -58,8 +68,9 @@ class EncoderDecoder(nn.Module):
         state: State | None = None,
         noise: Noise | None = None,
         trace: Trace | None = None,
-    ) -> Float[Tensor, "R T D"]:
-        """What the decoder makes of the target so far, each position of those before it and of the memory.
+    ) -> Float[Tensor, "R T _"]:
+        """What the decoder makes of the target so far, each position of those before it and of the memory: a vector, or, of who
+        points, a score for every entry.
 
         With a state the target holds only the tokens that the state has not seen, and its rows are hypotheses of the memory's
         sentences. Padding stands at the end of a target, in the future of every token: the pattern hides it, no mask is needed.
@@ -67,13 +78,20 @@ class EncoderDecoder(nn.Module):
         first = 0 if state is None else state.length
         ctx = Context(Plain(), first, memory, state, trace, noise).at("decoder")
         hidden = self.decoder(self.target(target, ctx), ctx)
+        if self.pointer is not None:
+            hidden = self.pointer(hidden, ctx.at(POINTER))
         if state is not None:
             state.length += target.shape[1]
         return hidden
 
     def stepper(self, memory: Memory, state: State) -> Callable[[Int[Tensor, " R"]], Float[Tensor, "R D"]]:
         """`decode` for one more token of every row at a time, without gradient, noise or trace..."""
-        return _stepper(self.target, self.decoder, Context(Plain(), memory=memory, state=state).at("decoder"))
+        ctx = Context(Plain(), memory=memory, state=state).at("decoder")
+        through = _stepper(self.target, self.decoder, ctx)
+        if self.pointer is None:
+            return through
+        pointed = self.pointer.stepper(ctx.at(POINTER))
+        return lambda tokens: pointed(through(tokens))
 
     def logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """A score for every entry of the target vocabulary."""
@@ -218,7 +236,7 @@ def pack(model: AnyModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear) and machine.packs(module.weight):
             module.packed = packed(module.weight, module.bias)
-    if not isinstance(model, Classifier) and machine.packs(model.output.weight):
+    if not isinstance(model, Classifier) and not isinstance(model.output, Entries) and machine.packs(model.output.weight):
         model.output.packed = packed(model.output.weight)
 
 
@@ -231,7 +249,7 @@ def quantise(model: AnyModel) -> None:
     for module in model.modules():
         if isinstance(module, Linear):
             module.packed = InEightBits(module.weight, module.bias)
-    if not isinstance(model, Classifier):
+    if not isinstance(model, Classifier) and not isinstance(model.output, Entries):
         model.output.packed = InEightBits(model.output.weight)
 
 

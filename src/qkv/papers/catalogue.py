@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qkv.error import QkvError, unknown
-from qkv.papers import bahdanau, bart, bert, evolved, gpt, luong, sparse, t5, transformer, universal
+from qkv.papers import bahdanau, bart, bert, evolved, gpt, luong, pointer, sparse, t5, transformer, universal
 from qkv.spec import plain
 from qkv.spec.data import AtMost
 from qkv.spec.model import (
@@ -50,6 +50,7 @@ class Entry:
 # an hour on a laptop is some thousand steps: the paper's 4000 of warm-up would be most of them
 AN_HOUR = Practice(Cosine(peak=0.003, warmup=500), Batching(2048), Checkpoints(every=250, keep=6, average=AtMost(6)))
 CLIPPED = replace(AN_HOUR, clip=Clip(1.0))  # what is recurrent has gradients that grow from token to token
+POINTS = replace(CLIPPED, smoothing=0.0)  # what stands nowhere in the source is not even nearly possible
 DECAYED = Adam(beta2=0.95, epsilon=1e-8, decay=0.1)
 
 
@@ -80,6 +81,8 @@ CATALOGUE: dict[str, Entry] = {
     "bahdanau-tiny": Entry(bahdanau.bahdanau_tiny, "after Bahdanau et al. 2014", CLIPPED),
     "luong-tiny": Entry(luong.luong_tiny, "after Luong et al. 2015", CLIPPED),
     "luong-base": Entry(luong.luong_base, "Luong et al. 2015", CLIPPED),
+    "pointer-tiny": Entry(pointer.pointer_tiny, "after Vinyals et al. 2015", POINTS),
+    "pointer-base": Entry(pointer.pointer, "Vinyals et al. 2015", POINTS),
     "gpt-tiny": Entry(gpt.gpt_tiny, "after Radford et al. 2019", _language(0.002, 256, 2048)),
     "gpt-mini": Entry(gpt.gpt_mini, "after Radford et al. 2019", _language(0.001, 256, 4096)),
     "universal-gpt-tiny": Entry(universal.universal_gpt_tiny, "after Dehghani et al. 2018", _language(0.001, 256, 2048)),

@@ -33,6 +33,7 @@ from qkv.spec.model import (
     Model,
     Normed,
     Output,
+    Pointing,
     Sentences,
     SourceAndTarget,
     TargetAndOutput,
@@ -87,6 +88,8 @@ def flops(model: Model, length: int = 32) -> int:
     blocks = sum(_unit_flops(block, width, length) for stack in sides(model).values() for block in stack.tiled())
     if isinstance(model, Classifier):
         return blocks
+    if isinstance(model.output, Pointing):
+        return blocks + 2 * 2 * width * width + 2 * length * width
     transform = 2 * width * width if isinstance(model.output.transform, Transform) else 0
     return blocks + transform + 2 * width * model.vocabulary.target
 
@@ -141,7 +144,9 @@ def _beside_tokens(embedding: Embedding, width: int) -> int:
     return (places + embedding.segments + words) * width + norm
 
 
-def _output_parameters(output: Output, width: int, entries: int) -> int:
+def _output_parameters(output: Output | Pointing, width: int, entries: int) -> int:
+    if isinstance(output, Pointing):
+        return 2 * width * width + sum(math.prod(shape) for shape in learns(output.score, 1, width).values())
     transform = _linear(width, width, True) + 2 * width if isinstance(output.transform, Transform) else 0
     return transform + (entries if output.offset else 0)
 

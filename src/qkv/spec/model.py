@@ -23,6 +23,7 @@ from qkv.spec.part import (
 )
 from qkv.spec.pooling import MeanToken, Pooling
 from qkv.spec.position import Coordinates, Factorised, Learned, Position, Sinusoid, Trained
+from qkv.spec.score import Additive, Score
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,14 @@ class Output:
     transform: Straight | Transform = Straight()
     scaled: bool = False
     offset: bool = False
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """In place of a score for each entry one for each place of the source: an entry is as likely as the places at which it stands
+    there, together (Vinyals et al. 2015, Pointer Networks, section 2.3). What stands nowhere in the source is never said."""
+
+    score: Score = Additive()
 
 
 @dataclass(frozen=True)
@@ -250,7 +259,7 @@ class EncoderDecoder:
     encoder: Depth
     decoder: Depth
     tie: Tie = AllThree()
-    output: Output = Output()
+    output: Output | Pointing = Output()
     initial: Initial = Glorot()
 
     def __post_init__(self) -> None:
@@ -258,6 +267,10 @@ class EncoderDecoder:
             raise QkvError(
                 f"{type(self.tie).__name__}() ties both sides to one vocabulary, but there is one for each: {self.vocabulary}; "
                 f"use TargetAndOutput()"
+            )
+        if isinstance(self.output, Pointing) and not isinstance(self.tie, AllThree):
+            raise QkvError(
+                f"Pointing() says entries of the source: one vocabulary for both sides, tie=AllThree(), not {self.tie}"
             )
         _refuse_sentences(self.embedding)
         _refuse(self.encoder, self.width, "encoder", memory=False, future=True)

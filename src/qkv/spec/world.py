@@ -114,7 +114,41 @@ class Control:
         _check(self, "length", 1, LONGEST)
 
 
-World = Copy | Reverse | Double | Addition | AddProgram | Program | Control
+@dataclass(frozen=True)
+class Sorting:
+    """Different numbers below `below`, and the same numbers from the smallest to the largest (Vinyals et al. 2016, Order Matters,
+    section 5.1, of whole numbers). All counts from 2 up are equally likely."""
+
+    longest: int = 10
+    below: int = 1000
+
+    def __post_init__(self) -> None:
+        _check(self, "longest", 2, LONGEST)
+        _check(self, "below", self.longest)
+
+
+@dataclass(frozen=True)
+class ConvexHull:
+    """Different points of a grid, written x,y, and the corners of their convex hull: counter-clockwise, from the one that the
+    question names first (Vinyals et al. 2015, Pointer Networks, section 3.1, of points in a square).
+
+    All counts from 3 up are equally likely. A corner is where the outline turns: a point on a side is none. Points that all lie
+    on one line are drawn anew.
+    """
+
+    longest: int = 10
+    side: int = 32
+
+    def __post_init__(self) -> None:
+        _check(self, "longest", 3, LONGEST)
+        _check(self, "side", 2)
+        if self.side**2 < self.longest:
+            raise QkvError(f"a grid of {self.side} x {self.side} has no {self.longest} points: raise ConvexHull.side")
+
+
+World = Copy | Reverse | Double | Addition | AddProgram | Program | Control | Sorting | ConvexHull
+POINTED = (Sorting, ConvexHull)
+"""Those whose answers are words of their questions, and not characters."""
 
 
 @dataclass(frozen=True)

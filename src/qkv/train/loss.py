@@ -38,10 +38,16 @@ def reference(
     offset: Float[Tensor, " V"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """What `smoothed_cross_entropy` computes, written out: the smoothed loss and the plain one, both summed over N, in nats."""
-    entries = weight.shape[0]
     logits = hidden @ weight.t()
-    logarithms = (logits if offset is None else logits + offset).log_softmax(-1)
-    wrong = smoothing.amount / (entries - 1)
+    return of_scores(logits if offset is None else logits + offset, target, smoothing)
+
+
+def of_scores(
+    logits: Float[Tensor, "N V"], target: Int[Tensor, " N"], smoothing: Smoothing
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The smoothed loss and the plain one of a score for every entry, both summed over N, in nats."""
+    logarithms = logits.log_softmax(-1)
+    wrong = smoothing.amount / (logits.shape[1] - 1)
     truth = logarithms.gather(1, target[:, None]).sum()
     smoothed = -(1 - smoothing.amount - wrong) * truth - wrong * logarithms.sum()
     return smoothed, -truth.detach()

@@ -11,9 +11,10 @@ from torch import Tensor
 from qkv.data.batch import Given
 from qkv.data.tokenizer import Tokenizers
 from qkv.model.dropout import Noise
+from qkv.model.embedding import Entries
 from qkv.model.trace import Trace
 from qkv.model.transformer import DecoderOnly, EncoderDecoder, EncoderOnly
-from qkv.train.loss import Smoothing, of_each, smoothed_cross_entropy
+from qkv.train.loss import Smoothing, of_each, of_scores, smoothed_cross_entropy
 
 Losses = tuple[Float[Tensor, ""], Float[Tensor, ""]]
 """The smoothed loss, which has a gradient, and the plain one; both summed over what a batch predicts, in nats."""
@@ -101,6 +102,8 @@ def of_vectors(
     precision: torch.dtype = torch.float32,
 ) -> Losses:
     """The loss of a model whose last block gave these vectors, where these tokens were to be said."""
+    if isinstance(model.output, Entries):
+        return of_scores(vectors, truth, smoothing)
     weight, offset = model.output.weight, model.head.offset
     return smoothed_cross_entropy(model.head.ready(vectors).to(weight.dtype), weight, truth, smoothing, precision, offset)
 
@@ -109,5 +112,7 @@ def each_of_vectors(
     model: EncoderDecoder, vectors: Float[Tensor, "N D"], truth: Int[Tensor, " N"], precision: torch.dtype = torch.float32
 ) -> Float[Tensor, " N"]:
     """The plain loss of each prediction, in nats, without a gradient."""
+    if isinstance(model.output, Entries):
+        return -vectors.detach().log_softmax(-1).gather(1, truth[:, None])[:, 0]
     weight, offset = model.output.weight, model.head.offset
     return of_each(model.head.ready(vectors).to(weight.dtype), weight, truth, precision, offset)

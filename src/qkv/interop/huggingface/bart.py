@@ -87,7 +87,7 @@ def configured(fit: Fit, spec: EncoderDecoder, norm: type[PostNorm | PreNorm]) -
     """A config.json but for what is said of places. Raises QkvError where a part does not fit."""
     rows: list[Row] = []
     fit.no_shared_bias(spec.encoder, spec.decoder)
-    fit.be("output", spec.output, Output(offset=spec.output.offset))
+    fit.be("output", spec.output, Output(offset=fit.scores(spec.output).offset))
     for stack, pattern, memory in ((spec.encoder, Full(), False), (spec.decoder, Causal(), True)):
         rows.append(fit.stack(stack, spec.width, pattern, norm, memory=memory))
         fit.even(rows[-1], spec.width)
@@ -126,7 +126,7 @@ def layers(spec: EncoderDecoder) -> list[Pair]:
         table = SELF | between | _feed_forward(2 if between else 1)
         for level in range(len(stack.tiled())):
             pairs += paired(table, f"{side}.blocks.{level}.sublayers.", f"model.{side}.layers.{level}.", BOTH)
-    pairs += [Pair("head.offset", BIAS, AsRow())] if spec.output.offset else []
+    pairs += [Pair("head.offset", BIAS, AsRow())] if FIT.scores(spec.output).offset else []
     if isinstance(spec.tie, AllThree | SourceAndTarget):
         pairs.append(Pair("target.weight", SHARED))
     else:

@@ -98,8 +98,8 @@ def _configured(spec: EncoderDecoder) -> dict[str, Any]:
     FIT.embedding(spec.embedding, norm=False)
     if not isinstance(spec.tie, AllThree | SourceAndTarget):
         FIT.refuse(f"a model with tie={spec.tie}", "AllThree() or SourceAndTarget(), one vocabulary for both sides")
-    FIT.be("output", spec.output, Output(scaled=spec.output.scaled))
-    if spec.output.scaled and spec.tie == SourceAndTarget():
+    FIT.be("output", spec.output, Output(scaled=FIT.scores(spec.output).scaled))
+    if FIT.scores(spec.output).scaled and spec.tie == SourceAndTarget():
         FIT.refuse("tie=SourceAndTarget() with output.scaled=True", "tie=AllThree() with it")
     reads, writes = (
         FIT.stack(stack, spec.width, pattern, PreNorm, by=RMSNorm(), memory=memory, score=Dot(), gates=True)
@@ -131,8 +131,8 @@ def _configured(spec: EncoderDecoder) -> dict[str, Any]:
         "feed_forward_proj": f"{'gated-' if reads.gated else ''}{activation}",
         "is_encoder_decoder": True,
         # the second is what the first has come to mean
-        "tie_word_embeddings": spec.output.scaled,
-        "scale_decoder_outputs": spec.output.scaled,
+        "tie_word_embeddings": FIT.scores(spec.output).scaled,
+        "scale_decoder_outputs": FIT.scores(spec.output).scaled,
     }
 
 
@@ -150,7 +150,7 @@ def _buckets(biases: tuple[object, object]) -> tuple[int, int]:
 
 def _copies(spec: EncoderDecoder) -> dict[str, str]:
     """What is not scaled is not tied in older versions of `transformers`, which then look for an output map."""
-    return {HEAD: SHARED} if spec.tie == AllThree() and not spec.output.scaled else {}
+    return {HEAD: SHARED} if spec.tie == AllThree() and not FIT.scores(spec.output).scaled else {}
 
 
 def _pairs(spec: EncoderDecoder) -> list[Pair]:
