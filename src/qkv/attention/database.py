@@ -25,7 +25,7 @@ from qkv.attention.score import scores
 from qkv.error import QkvError
 from qkv.spec.score import Location, ScaledDot, Score
 
-AT_ONCE = 2**18  # numbers in the keys of a chunk: they stay in a processor's cache from the product with keys to that with values
+AT_ONCE = 2**20  # numbers in the keys of a chunk: more would leave the cache, and of fewer the calls themselves would cost most
 
 Chunk = tuple[Float[Tensor, "S K"], Float[Tensor, "S W"]]
 Told = Callable[[int], None]

@@ -98,16 +98,24 @@ class Attention(nn.Module):
         assert ctx.state is not None, "a step remembers"
         if self._forgets:
             return self._slowly(ctx)
-        qkv, out, slot, recurring = self.qkv.product(), self.out.product(), ctx.state.keys(ctx.path), ctx.recurring
+        state, recurring = ctx.state, ctx.recurring
+        qkv, out, slot = self.qkv.product(), self.out.product(), state.keys(ctx.path)
         spread, own = ctx.all_rows(shown=True)
         pattern, sight, how = self.spec.pattern, ctx.sight, self.score.how
         biased = self._linear_bias is not None or ctx.bias is not None
 
         def step(x: Float[Tensor, "R D"]) -> Float[Tensor, "R O"]:
             first = slot.length
-            made = spread(qkv(x))
-            q, k, v = self._by_head(made[:, None], first)
-            keys, values = slot.append(k, v)
+            made = qkv(x)
+            left = state.alive if recurring is None else None
+            if left is None:
+                made = spread(made)
+                q, k, v = self._by_head(made[:, None], first)
+                keys, values = slot.append(k, v)
+            else:
+                q, k, v = self._by_head(made[:, None], first)
+                keys, values = slot.append_to(*left, k, v)
+                q = spread(q.flatten(1)).view(-1, *q.shape[1:])
             bias = self._bias(ctx, q, first, first + 1) if biased else None
             few = None if recurring is None else recurring.few()
             if few is not None:
@@ -115,7 +123,7 @@ class Attention(nn.Module):
                 call = Call(q, keys, values, pattern, sight.keep(few), first, bias=bias, **how)
                 return out(attend(call).reshape(len(few), -1))
             call = Call(q, keys, values, pattern, sight, first, bias=bias, **how)
-            return out(own(attend(call).reshape(made.shape[0], -1)))
+            return out(own(attend(call).reshape(q.shape[0], -1)))
 
         return step
 

@@ -69,6 +69,16 @@ class Keys:
         self.length = end
         return _by_head(held[:, :end, :wide], k.shape[1]), _by_head(held[:, :end, wide:], v.shape[1])
 
+    def append_to(
+        self, rows: Int[Tensor, " A"], among: int, k: Float[Tensor, "A H 1 K"], v: Float[Tensor, "A H 1 W"]
+    ) -> tuple[Tensor, Tensor]:
+        """`append` of one token to some rows alone, among so many; what the others have there means nothing."""
+        end, wide = self.length + 1, k.shape[1] * k.shape[3]
+        held = self._held = roomy(self._held, self.length, end, k.new_zeros(among, 0, wide + v.shape[1] * v.shape[3]))
+        held[:, self.length].index_copy_(0, rows, torch.cat([k.flatten(1), v.flatten(1)], 1))
+        self.length = end
+        return _by_head(held[:, :end, :wide], k.shape[1]), _by_head(held[:, :end, wide:], v.shape[1])
+
     def reorder(self, rows: Move) -> None:
         self._held = _moved(self._held, rows, self.length)
 
@@ -238,6 +248,11 @@ class State:
         self._rows, self._alive = 0, None
 
     _alive: Int[Tensor, " A"] | None
+
+    @property
+    def alive(self) -> tuple[Int[Tensor, " A"], int] | None:
+        """The rows that are computed, and among how many; None is all of them."""
+        return None if self._alive is None else (self._alive, self._rows)
 
     def leave(self, alive: Int[Tensor, " A"] | None, rows: int) -> None:
         """Only these of so many rows are computed in the steps to come; None is all of them."""
