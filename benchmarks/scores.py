@@ -28,8 +28,10 @@ from qkv import device
 from qkv.data.cache import default_cache
 from qkv.decode.rule import Beam
 from qkv.model.dropout import Noise
+from qkv.model.trace import Trace
 from qkv.model.transformer import build
 from qkv.spec.run import Run
+from qkv.train import choices
 from qkv.train.loss import Smoothing
 from qkv.train.optimiser import optimiser
 from qkv.train.run import describe
@@ -89,9 +91,11 @@ def stepping(name: str) -> tuple[Callable[[], float], int]:
         start = time.perf_counter()
         for batch in batches:
             step += 1
+            trace = Trace(lambda path: False) if choices.draws(model.spec) else None
             with torch.autocast("cpu", where.precision, enabled=where.precision != torch.float32):
-                smoothed, _ = task.losses(model, batch, Smoothing(run.smoothing), Noise(1, step), where.precision)
-            (smoothed / batch.tokens).backward()
+                smoothed, _ = task.losses(model, batch, Smoothing(run.smoothing), Noise(1, step), where.precision, trace)
+            loss = smoothed / batch.tokens
+            (loss if trace is None else loss + choices.cost(trace, batch, batch.tokens)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
             adam.zero_grad(set_to_none=True)
