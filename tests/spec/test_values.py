@@ -95,7 +95,12 @@ EXAMPLES: list[Any] = [
     ),
     *(law.WithEmbeddings(), law.WithoutEmbeddings(), law.SixND(), law.Counted((1e6, 2e6), (1.2, 1.1))),
     *(law.NoFloor(), law.Floor(1.7), law.FittedFloor(), law.Huber(0.01), law.Projection(), law.Parametric(law.Projection())),
-    *(law.OfParameters(law.Floor(0.5)), law.OfTokens(law.FittedFloor()), law.OfFlops(law.Floor(2.0)), law.IsoFlops(law.FittedFloor())),
+    *(
+        law.OfParameters(law.Floor(0.5)),
+        law.OfTokens(law.FittedFloor()),
+        law.OfFlops(law.Floor(2.0)),
+        law.IsoFlops(law.FittedFloor()),
+    ),
     *(law.Resamples(99), law.Subsamples(50, 0.7), law.Surface(1.69, 406.4, 410.7, 0.34, 0.28), law.Line(0.0, 8.8e13, 0.076)),
     law.Valley(0.5, 0.45, 0.3, 0.55, 1.6, 1e20, 0.06),
     run.Run(

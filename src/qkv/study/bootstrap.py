@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Protocol
 
@@ -34,39 +34,47 @@ class Problem(Protocol):
 
 def bootstrap(problem: Problem, optimum: Law, how: Resampling, seed: int) -> tuple[np.ndarray, float]:
     """The numbers of the law in each draw, (draws, numbers), each restarted from the optimum; and the share of samples that were
-    thrown away because no law could be fitted to them.
+    thrown away because they settle no law. Raises QkvError where hardly any sample does.
 
     A draw depends on the seed, its number and how many points there are alone: two ladders of the same rungs are sampled alike,
     so that what befell both at a rung counts for both.
     """
-    found, thrown = list[tuple[float, ...]](), 0
+    found, samples, thrown = list[tuple[float, ...]](), 0, 0
     for number in range(how.draws):
-        for weights in _samples(problem, how, seed, number):
-            if all((weights[group] > 0).sum() >= problem.least for group in problem.groups):
-                try:
-                    law = problem.found(weights, optimum)
-                except QkvError:
-                    thrown += 1
-                    continue
-                found.append(astuple(law))
+        draw = np.random.default_rng([seed, number])
+        for _ in range(TRIES):
+            weights, tries = _sample(problem, how, draw)
+            samples, thrown = samples + tries, thrown + tries - len(problem.groups)
+            try:
+                found.append(astuple(problem.found(weights, optimum)))
                 break
-            thrown += 1
+            except QkvError:
+                thrown += len(problem.groups)
         else:
-            raise QkvError(
-                f"{TRIES} samples in a row of the {problem.size} points had no law: there are too few of them for an interval"
-            )
-    return np.array(found), thrown / (thrown + how.draws)
+            raise _too_few(problem)
+    return np.array(found), thrown / samples
 
 
-def _samples(problem: Problem, how: Resampling, seed: int, number: int) -> Iterator[np.ndarray]:
-    """How often each point is in the sample, as often as one is asked for."""
-    draw = np.random.default_rng([seed, number])
-    for _ in range(TRIES):
-        weights = np.zeros(problem.size)
-        for group in problem.groups:
+def _sample(problem: Problem, how: Resampling, draw: np.random.Generator) -> tuple[np.ndarray, int]:
+    """How often each point is in a sample that has enough different points of each group, and how many were
+    drawn of all groups."""
+    weights, tries = np.zeros(problem.size), 0
+    for group in problem.groups:
+        for _ in range(TRIES):
+            tries += 1
             if isinstance(how, Resamples):
                 chosen = draw.choice(group, len(group))
             else:
                 chosen = draw.choice(group, max(1, round(how.share * len(group))), replace=False)
-            np.add.at(weights, chosen, 1.0)
-        yield weights
+            if len(set(chosen.tolist())) >= problem.least:
+                np.add.at(weights, chosen, 1.0)
+                break
+        else:
+            raise _too_few(problem)
+    return weights, tries
+
+
+def _too_few(problem: Problem) -> QkvError:
+    return QkvError(
+        f"{TRIES} samples in a row of the {problem.size} points settle no law: they are too few for an interval; train more"
+    )

@@ -42,7 +42,7 @@ def doubts_of(
         gone = len(problem.budgets) - len(problem.groups)
         yield f"{gone} of {len(problem.budgets)} budgets are left out, since their best size lies beyond those tried"
     if thrown > THROWN:
-        yield f"{thrown:.0%} of the samples were thrown away because they have no law: the intervals are too narrow"
+        yield f"{thrown:.0%} of the samples settle no law and were drawn anew: the intervals are too narrow"
 
 
 def _spans(problem: Problem) -> Iterator[str]:

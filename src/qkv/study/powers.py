@@ -99,7 +99,7 @@ def projected(points: Points, weights: np.ndarray, start: Powers | None) -> Powe
     """The least squares of relative errors by variable projection: exponents are searched for, from a start or the best of a
     grid, and at each the coefficients and the floor are the solution of a linear problem, none of them negative.
 
-    Raises QkvError where the loss does not fall with some variable.
+    Raises QkvError where some variable has no share in the loss.
     """
     library, middle, count = optimise(), points.middle, points.x.shape[1]
     roots, losses = np.sqrt(weights), np.exp(points.y)
@@ -121,7 +121,10 @@ def projected(points: Points, weights: np.ndarray, start: Powers | None) -> Powe
     exponents = library.least_squares(lambda each: solved(each)[1], first, bounds=(low, high), **tight).x
     linear, _ = solved(exponents)
     if not (linear[:count] > 0).all():
-        raise QkvError("the loss does not fall with more parameters or tokens: there is no power law to be fitted")
+        raise QkvError(
+            "variable projection finds no share of some variable in the loss: it does not fall with it, or the members cannot "
+            "tell parameters from tokens, since both grew together"
+        )
     return Powers(np.log(linear[:count]) + exponents * middle, exponents, float(linear[count]))
 
 
