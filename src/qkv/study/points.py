@@ -181,7 +181,7 @@ def budgets(spent: np.ndarray) -> list[np.ndarray]:
     """The places of members that took the same operations, or nearly; from the smallest budget to the largest."""
     order = np.argsort(spent, kind="stable")
     jumps = np.flatnonzero(np.diff(np.log(spent[order])) > math.log(ALIKE)) + 1
-    return np.split(order, jumps)
+    return [each for each in np.split(order, jumps) if len(each)]
 
 
 def best_members(form: Single | IsoFlops, members: Sequence[Member], convention: Convention, cost: Cost) -> list[Best]:
