@@ -38,7 +38,7 @@ def drawn(seed: int) -> Table:
         Member(f"{size:.3g} on {tokens:.3g}", size, None, tokens, TRUTH.loss(size, tokens) * float(np.exp(draw.normal(0, NOISE))))
         for size, tokens in product(map(float, SIZES), map(float, TOKENS))
     ]
-    return Table(Path("drawn"), tuple(members))
+    return Table(tuple(members))
 
 
 def measured(by: str, samples: str, seed: int) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def test_two_architectures_and_which_one_wins(ask: Ask, written: Written, tmp_pa
     assert said.code == 0 and said.out.startswith("gpt: 30 members") and "\nuniversal: 30 members" in said.out
     answer = ask("scale", "predict", out, "--flops", "1e21", "--out", tmp_path / "won.png")
     assert answer.out.startswith("gpt:\n") and "universal wins by 0." in answer.out
-    assert "of the paired samples it is gpt in 0%, universal in 100%" in answer.out
+    assert "winner of the paired samples: gpt in 0%, universal in 100%" in answer.out
     found = json.loads(ask("scale", "predict", out, "--flops", "1e21", "--json").out)
     assert found["contest"]["winner"] == "universal" and found["contest"]["shares"] == {"gpt": 0.0, "universal": 1.0}
     assert found["contest"]["ahead"]["low"] > 0 and len(found["predictions"]) == 2

@@ -44,7 +44,7 @@ def ladder(
 
 def table(*members: Member) -> Table:
     """A table that was not read from a file."""
-    return Table(Path("made.csv"), members)
+    return Table(members)
 
 
 Written = Callable[..., Path]

@@ -166,6 +166,8 @@ def along(factor: float, noise: float = 0.0) -> list[Member]:
     return [replace(member, name=f"{factor:g} {place}") for place, member in enumerate(found)]
 
 
+BENT = [replace(each, loss=each.loss * 1.1) if each.parameters == SIZES[-1] else each for each in ladder(noise=0.001)]
+LOOSE = [Member(f"{d:g}", 1e7, None, d, loss) for d, loss in zip(TOKENS, (3.0, 2.2, 2.9, 2.1, 2.6), strict=True)]
 RISING = [replace(member, loss=2 + SIZES.index(member.parameters or 0) / 9) for member in ladder()]
 
 
@@ -228,6 +230,8 @@ def test_a_question_that_makes_no_sense_is_refused() -> None:
             "alpha is 3, at the end of where",
         ),
         ([*along(10), along(40)[0]], Asked(resampling=FEW), "of the samples settle no law and were drawn anew"),
+        (LOOSE, Asked(OfTokens(), resampling=FEW), "of what was fitted: the members do not follow this law"),
+        (BENT, replace(QUICK, held_out=("largest",)), "times worse than what was: the law bends"),
     ],
 )
 def test_what_the_data_cannot_support_is_doubted(members: list[Member], asked: Asked, words: str) -> None:

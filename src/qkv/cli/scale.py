@@ -16,7 +16,10 @@ UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def fit(
-    table: Annotated[Path, typer.Argument(help="The folder of a ladder, or a CSV with the columns parameters, tokens and loss.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(help="The folder of a ladder, or a CSV with the columns parameters, tokens and loss; or several."),
+    ],
     law: Annotated[
         str,
         typer.Option(
@@ -43,14 +46,14 @@ def fit(
 ) -> None:
     """Fit a law of scale to trained models: its numbers with intervals, how well it predicts, and what speaks against it.
 
-    A table with a column `architecture` gets a law for each.
+    Every architecture gets a law of its own: those that a column `architecture` tells apart, or else each of several tables.
     """
     from qkv.spec.law import Convention, Form, Resamples, Resampling
     from qkv.study.law import Asked
     from qkv.study.law import fit as fit_all
     from qkv.study.picture import draw
     from qkv.study.record import write_fits
-    from qkv.study.table import read_table
+    from qkv.study.table import read_tables
 
     form = _value(law, Form, "--law", "Parametric()")
     counted = _value(convention, Convention, "--convention", "WithEmbeddings()")
@@ -58,12 +61,12 @@ def fit(
     asked = Asked(form, counted, samples, interval, tuple(hold_out or ()), seed)
     _suffix(out, ".json", "--out")
     _suffix(picture, ".png", "--picture")
-    read = read_table(table, counted)
+    read = read_tables(tables, counted)
     fits = fit_all(read, asked)
     if out is not None:
         write_fits(fits, out)
     if picture is not None:
-        draw(fits, (), str(table), picture)
+        draw(fits, (), ", ".join(map(str, tables)), picture)
     if json:
         print(json_.dumps([_fit_facts(each) for each in fits], indent=1))
         return
@@ -221,7 +224,7 @@ def _print_fit(fit: Any) -> None:
 
 MEANING = {
     ("Surface", "E"): "nats, however large the model and long the training",
-    ("Surface", "a"): "the best N grows as C^a",
+    ("Surface", "a"): "the best N grows as C^a, where C = 6ND",
     ("Surface", "b"): "the best D grows as C^b",
     ("Valley", "a"): "the best N is n C^a",
     ("Valley", "b"): "the best D is d C^b",
@@ -276,4 +279,4 @@ def _print_contest(found: Any, fits: Sequence[Any]) -> None:
     shares = ", ".join(f"{name or 'the unnamed'} in {each:.0%}" for name, each in found.shares.items())
     ahead, sure = found.ahead, f"{fits[0].share:.0%} interval"
     print(f"{found.winner} wins by {ahead.value:.4f} nats per token   {ahead.low:.4f} to {ahead.high:.4f} ({sure})")
-    print(f"  of the paired samples it is {shares}")
+    print(f"  winner of the paired samples: {shares}")

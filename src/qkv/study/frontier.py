@@ -10,8 +10,8 @@ import numpy as np
 
 from qkv.spec.law import Cost, Counted, Line, SixND, Surface, Valley
 
-REACH = 8.0  # how far in log N the best size may lie from where it would lie for 6ND
-GRID, ZOOMS = 129, 6  # each zoom leaves a thirty-second of what was searched
+REACH = 4.0  # how far in log N the best size may lie from where it would lie for 6ND
+GRID, ZOOMS = 25, 8  # each zoom leaves a sixth of what was searched
 
 
 def flops(cost: Cost, parameters: Any, tokens: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -32,6 +32,8 @@ from qkv.study.points import Both, One, best_members, cost_of
 from qkv.study.profile import Profiles
 from qkv.study.table import Member, Table
 
+FOLLOWED = 0.95  # R^2 of log loss, below which a law is none
+BENT, SMALL = 3.0, 0.01  # the largest error of what is held out, beside that of what is fitted, and what nobody minds
 LARGEST = "largest"  # the members of the largest size, to be held out
 
 
@@ -151,7 +153,8 @@ def _fit(members: Sequence[Member], architecture: str, out: set[str], asked: Ask
         (),
     )
     intervals = {field.name: found.interval(column) for field, column in zip(fields(law), draws.T, strict=True)}
-    return replace(found, doubts=tuple(doubts_of(problem, law, intervals, asked.share, thrown)))
+    doubts = (*doubts_of(problem, law, intervals, asked.share, thrown), *_misses(found))
+    return replace(found, doubts=doubts)
 
 
 def problem_of(form: Form, members: tuple[Member, ...], convention: Convention, cost: Cost) -> Problem:
@@ -191,6 +194,15 @@ def goodness(law: Law, asked: Asked, members: Sequence[Member], cost: Cost) -> G
     spread = float(((logs[:, 0] - logs[:, 0].mean()) ** 2).sum())
     left = float(((logs[:, 0] - logs[:, 1]) ** 2).sum())
     return Goodness(len(found), 1 - left / spread if spread > 0 else None, float(error), worst)
+
+
+def _misses(found: Fit) -> Iterator[str]:
+    """The doubts that the members themselves raise."""
+    fitted, held_out = found.goodness, found.held_out_goodness
+    if fitted.r_squared is not None and fitted.r_squared < FOLLOWED:
+        yield f"R^2 of log loss is {fitted.r_squared:.2f} of what was fitted: the members do not follow this law"
+    if held_out is not None and held_out.error > max(BENT * fitted.error, SMALL):
+        yield f"what was held out is predicted {held_out.error / fitted.error:.0f} times worse than what was: the law bends"
 
 
 def _refuse_below(law: Law, members: Sequence[Member]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from qkv.look import law as look
 from qkv.look.law import Axis, Band, Contours, Curve, Dots, Mark, Scaling
-from qkv.spec.law import Counted, IsoFlops, Line, OfParameters, OfTokens, Parametric, Surface
+from qkv.spec.law import Counted, IsoFlops, OfParameters, OfTokens, Parametric, Surface, Valley
 from qkv.study import frontier
 from qkv.study.law import Fit
 from qkv.study.points import best_members, operations
@@ -19,22 +19,41 @@ from qkv.study.predict import Prediction
 from qkv.study.profile import Profiles
 
 AROUND = 2.0  # times beyond the members, and the predictions, that a picture shows
-STEPS = 160  # of a line
+STEPS = 160  # of a line, and of contours
+BUDGETS = 50  # of a band
+
+
+@dataclass(frozen=True)
+class Front:
+    """The least loss, and the best size where the law knows one, of each budget; and the same in each draw."""
+
+    budgets: np.ndarray
+    loss: np.ndarray
+    losses: np.ndarray
+    size: np.ndarray | None = None
+    sizes: np.ndarray | None = None
 
 
 def draw(fits: Sequence[Fit], predictions: Sequence[Prediction], title: str, path: Path) -> None:
     """Save the picture of some fits, and of what was predicted: a prediction for each fit, or none."""
     marks = [mark for place, each in enumerate(predictions) if (mark := _mark(fits[place], place, each)) is not None]
-    every = [_x(fit) for fit in fits]
-    at = np.concatenate([*every, [mark.x for mark in marks]])
-    budgets = np.geomspace(at.min() / AROUND, at.max() * AROUND, STEPS)
-    found = [_scaling(fit, budgets, marks) for fit in fits]
-    if len(fits) > 1:
-        found = [
-            found[0],
-            *(replace(each, ahead=_ahead(fits[0], fit, budgets)) for fit, each in zip(fits[1:], found[1:], strict=True)),
-        ]
+    at = np.concatenate([*(_x(fit) for fit in fits), [mark.x for mark in marks]])
+    budgets = np.geomspace(at.min() / AROUND, at.max() * AROUND, BUDGETS)
+    fronts = [_front(fit, budgets) for fit in fits]
+    found = [_scaling(fit, front) for fit, front in zip(fits, fronts, strict=True)]
+    for place in range(1, len(fits)):
+        found[place] = replace(found[place], ahead=_ahead(fits[0], fronts[0], fronts[place]))
     look.draw(found, _axis(fits[0]), marks, title, path)
+
+
+def _front(fit: Fit, budgets: np.ndarray) -> Front:
+    if isinstance(fit.law, Surface):
+        (size, tokens), (sizes, numbers) = (frontier.best(law, fit.cost, budgets) for law in (fit.law, fit.each))
+        return Front(budgets, fit.law.loss(size, tokens), fit.each.loss(sizes, numbers), size, sizes)
+    loss, losses = (frontier.least(law, fit.cost, budgets) for law in (fit.law, fit.each))
+    if isinstance(fit.law, Valley):
+        return Front(budgets, loss, losses, fit.law.best(budgets)[0], fit.each.best(budgets)[0])
+    return Front(budgets, loss, losses)
 
 
 def _axis(fit: Fit) -> Axis:
@@ -70,22 +89,20 @@ def _mark(fit: Fit, place: int, prediction: Prediction) -> Mark | None:
     return Mark(place, x.value, prediction.loss.value, prediction.parameters.value if prediction.parameters else None)
 
 
-def _scaling(fit: Fit, budgets: np.ndarray, marks: Sequence[Mark]) -> Scaling:
+def _scaling(fit: Fit, front: Front) -> Scaling:
     every = (*fit.fitted, *fit.held_out)
     held = np.array([False] * len(fit.fitted) + [True] * len(fit.held_out))
     sizes = np.array([member.size(fit.convention) for member in every])
     dots = Dots(_x(fit), np.array([member.loss for member in every]), sizes, held, _passed(fit))
-    loss = _band(fit, budgets, frontier.least(fit.law, fit.cost, budgets), frontier.least(fit.each, fit.cost, budgets))
-    plain = Scaling(fit.architecture, dots, loss)
-    if isinstance(fit.law, Line):
+    plain = Scaling(fit.architecture, dots, _band(fit, front.budgets, front.loss, front.losses))
+    if front.size is None or front.sizes is None:
         return plain
-    best = _band(fit, budgets, frontier.best(fit.law, fit.cost, budgets)[0], frontier.best(fit.each, fit.cost, budgets)[0])
-    if isinstance(fit.law, Surface):
-        curves = tuple(
-            Curve(size, budgets, fit.law.loss(size, budgets / frontier.flops(fit.cost, size, 1.0))) for size in _some(sizes)
-        )
-        return replace(plain, best=best, curves=curves, contours=_contours(fit, budgets, np.concatenate([sizes, best.value])))
-    return replace(plain, best=best, **_profiles(fit))
+    best = _band(fit, front.budgets, front.size, front.sizes)
+    if not isinstance(fit.law, Surface):
+        return replace(plain, best=best, **_profiles(fit))
+    at = np.geomspace(front.budgets[0], front.budgets[-1], STEPS)
+    curves = tuple(Curve(size, at, fit.law.loss(size, at / frontier.flops(fit.cost, size, 1.0))) for size in _some(sizes))
+    return replace(plain, best=best, curves=curves, contours=_contours(fit.law, fit, at, np.concatenate([sizes, best.value])))
 
 
 def _passed(fit: Fit) -> np.ndarray:
@@ -105,11 +122,10 @@ def _some(sizes: np.ndarray) -> list[float]:
     return [float(each) for each in every[np.unique(np.linspace(0, len(every) - 1, min(12, len(every))).round().astype(int))]]
 
 
-def _contours(fit: Fit, budgets: np.ndarray, sizes: np.ndarray) -> Contours:
+def _contours(law: Surface, fit: Fit, budgets: np.ndarray, sizes: np.ndarray) -> Contours:
     rows = np.geomspace(sizes.min() / AROUND, sizes.max() * AROUND, STEPS)
     tokens = budgets / frontier.flops(fit.cost, rows, 1.0)[:, None]
-    assert isinstance(fit.law, Surface)
-    return Contours(budgets, rows, fit.law.loss(rows[:, None], tokens))
+    return Contours(budgets, rows, law.loss(rows[:, None], tokens))
 
 
 def _profiles(fit: Fit) -> dict[str, Any]:
@@ -126,11 +142,9 @@ def _profiles(fit: Fit) -> dict[str, Any]:
     return {"parabolas": tuple(curves), "bottoms": lowest}
 
 
-def _ahead(first: Fit, other: Fit, budgets: np.ndarray) -> Band:
+def _ahead(fit: Fit, first: Front, other: Front) -> Band:
     """How much less loss one has than the first, draw by draw."""
-    value = frontier.least(first.law, first.cost, budgets) - frontier.least(other.law, other.cost, budgets)
-    each = frontier.least(first.each, first.cost, budgets) - frontier.least(other.each, other.cost, budgets)
-    return _band(first, budgets, value, each)
+    return _band(fit, first.budgets, first.loss - other.loss, first.losses - other.losses)
 
 
 def _band(fit: Fit, x: np.ndarray, value: np.ndarray, each: np.ndarray) -> Band:

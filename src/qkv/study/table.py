@@ -6,8 +6,8 @@ import csv
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qkv.error import QkvError
@@ -35,6 +35,8 @@ class Member:
     loss: float
     flops: float | None = None
     architecture: str = ""
+    data: str = ""
+    tokenizer: str = ""
 
     def size(self, convention: Convention) -> float:
         """Its parameters as they are counted here."""
@@ -45,36 +47,49 @@ class Member:
 
 @dataclass(frozen=True)
 class Table:
-    """The members of a ladder, and the names of those that failed and have no loss."""
+    """The members of a ladder, or of several, and the names of those that failed and have no loss."""
 
-    path: Path
     members: tuple[Member, ...]
     failed: tuple[str, ...] = ()
 
 
-def read_table(path: Path, convention: Convention) -> Table:
-    """The table in a CSV file (with tabs in a .tsv), or in the folder of a ladder. A row whose column `failure` says something is
-    a member that failed.
+def read_tables(paths: Sequence[Path], convention: Convention) -> Table:
+    """The tables in CSV files (with tabs in a .tsv), or in the folders of ladders, as one. A row whose column `failure` says
+    something is a member that failed. Of several tables each that names no architecture has its own name for one.
 
     Raises QkvError where a column is missing or holds nonsense, and where members do not belong into one table.
     """
+    tables = [_read(path, convention) for path in paths]
+    if len(tables) > 1:
+        tables = [_named(table, path.stem) for table, path in zip(tables, paths, strict=True)]
+    members = tuple(member for table in tables for member in table.members)
+    twice = [name for name, count in Counter(member.name for member in members).items() if count > 1]
+    if twice:
+        raise QkvError(f"the name {twice[0]!r} is given twice, and members are told apart by their names")
+    _refuse_strangers(members)
+    return Table(members, tuple(name for table in tables for name in table.failed))
+
+
+def _named(table: Table, name: str) -> Table:
+    """The members of one of several tables, told apart from those of the others."""
+    members = [replace(each, name=f"{name}: {each.name}", architecture=each.architecture or name) for each in table.members]
+    return Table(tuple(members), tuple(f"{name}: {failed}" for failed in table.failed))
+
+
+def _read(path: Path, convention: Convention) -> Table:
     file = path / NAME if path.is_dir() else path
     if not file.is_file():
         raise QkvError(f"there is no {NAME} in {path}" if path.is_dir() else f"there is no table {path}")
-    rows, failed, members = list(_rows(file, convention)), list[str](), list[Member]()
-    for line, row in rows:
+    members, failed = list[Member](), list[str]()
+    for line, row in _rows(file, convention):
         name = row.get("name", "") or f"line {line}"
         if row.get("failure", ""):
             failed.append(name)
         else:
             members.append(_member(file, line, name, row, convention))
     if not members:
-        raise QkvError(f"{file} holds no trained model: below its header is nothing but {len(failed)} that failed")
-    twice = [name for name, count in Counter(member.name for member in members).items() if count > 1]
-    if twice:
-        raise QkvError(f"{file}: the name {twice[0]!r} is given twice, and members are told apart by their names")
-    _refuse_strangers(file, [(name, row) for name, row in zip([*_named(rows)], (row for _, row in rows), strict=True)])
-    return Table(file, tuple(members), tuple(failed))
+        raise QkvError(f"{file} holds no trained model: all of its {len(failed)} failed")
+    return Table(tuple(members), tuple(failed))
 
 
 def _rows(file: Path, convention: Convention) -> Iterator[tuple[int, dict[str, str]]]:
@@ -119,7 +134,8 @@ def _member(file: Path, line: int, name: str, row: dict[str, str], convention: C
             raise QkvError(f"{file}, line {line}: {column} is empty; a model without it cannot be fitted, so take out its row")
     tokens, loss = numbers.pop("tokens"), numbers.pop("loss")
     assert tokens is not None and loss is not None
-    return Member(name, tokens=tokens, loss=loss, architecture=row.get("architecture", ""), **numbers)
+    architecture, data, tokenizer = (row.get(column, "") for column in ("architecture", *SAME))
+    return Member(name, tokens=tokens, loss=loss, architecture=architecture, data=data, tokenizer=tokenizer, **numbers)
 
 
 def _number(file: Path, line: int, column: str, text: str) -> float | None:
@@ -135,22 +151,15 @@ def _number(file: Path, line: int, column: str, text: str) -> float | None:
     return value
 
 
-def _named(rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
-    for line, row in rows:
-        yield row.get("name", "") or f"line {line}"
-
-
-def _refuse_strangers(file: Path, rows: list[tuple[str, dict[str, str]]]) -> None:
+def _refuse_strangers(members: Sequence[Member]) -> None:
     """Refuse members that learned from other text, or in other tokens, than most did."""
     for column, unit in SAME.items():
-        counts = Counter(row[column] for _, row in rows if column in row)
-        if len(counts) < 2:
+        (usual, count), *_ = Counter(getattr(member, column) for member in members).most_common()
+        if count == len(members):
             continue
-        usual, _ = counts.most_common(1)[0]
-        strangers = [(name, row[column]) for name, row in rows if row[column] != usual]
-        said = ", ".join(f"{name} ({value or 'nothing'})" for name, value in strangers[:3])
+        strangers = [f"{each.name} ({getattr(each, column) or 'nothing'})" for each in members if getattr(each, column) != usual]
         more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
         raise QkvError(
-            f"{file}: most members have the {column} {usual!r}, but not {said}{more}: a loss of other {unit} is another measure, "
-            f"and no law holds for both; take their rows out, or into a table of their own"
+            f"most members have the {column} {usual or 'nothing'!r}, but not {', '.join(strangers[:3])}{more}: a loss of "
+            f"other {unit} is another measure, and no law holds for both; take their rows out, or into a table of their own"
         )
