@@ -258,3 +258,20 @@ def test_the_page_on_attention_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     table = re.findall(r"^\| `(\w+\(.*?\))` \|.*?\| *(folds)? *\|$", page, flags=re.MULTILINE)
     named = {line.partition("(")[0]: bool(said) for line, said in table}
     assert named == {kind.__name__: folds(kind(9) if kind is Location else kind()) for kind in get_args(Score)}
+
+
+def test_the_page_on_scaling_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, one after the other, on the tables that lie beside it, print what it shows; its table begins as they do."""
+    monkeypatch.chdir(tmp_path)
+    docs = Path(__file__).parents[1] / "docs"
+    for name in ("gpt.csv", "universal.csv"):
+        (tmp_path / name).write_bytes((docs / name).read_bytes())
+    page = (docs / "scaling.md").read_text(encoding="utf-8")
+    table, *blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert (docs / "gpt.csv").read_text(encoding="utf-8").startswith(table)
+    calls = [call for block in blocks for call in block.split("$ ")[1:]]
+    assert len(calls) == 6
+    for line, _, shown in (call.partition("\n") for call in calls):
+        result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+        assert result.exit_code == 0 and result.stdout == shown, line
+    assert (tmp_path / "scaling.png").is_file() and (tmp_path / "contest.png").is_file()

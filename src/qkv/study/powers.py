@@ -69,7 +69,7 @@ def huber(points: Points, weights: np.ndarray, delta: float, start: Powers | Non
     centred = Points(points.x - middle, points.y)
     starts = [_packed(start, middle)] if start is not None else _grid(centred, middle, weights, delta)
     bounds = [(None, None)] * count + [EXPONENTS] * count + [(LOWEST, None)]
-    tight = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000, "maxfun": 2000, "maxcor": 20}
+    tight = {"ftol": 1e-15, "gtol": 1e-8, "maxiter": 500, "maxfun": 1000, "maxcor": 20}
     found = [
         minimize(objective, each, (centred, weights, delta), "L-BFGS-B", jac=True, bounds=bounds, options=tight)
         for each in starts
