@@ -165,9 +165,11 @@ def test_which_architecture_wins_depends_on_the_budget() -> None:
     assert noisy.ahead.low < 0 < noisy.ahead.high
 
 
-def test_fits_with_other_numbers_of_draws_are_not_paired(noisy: Fit) -> None:
+def test_what_cannot_be_paired_is_refused(noisy: Fit) -> None:
     with pytest.raises(QkvError, match="different numbers of samples"):
         contest((noisy, replace(noisy, draws=noisy.draws[1:])), 1e20)
+    with pytest.raises(QkvError, match="were counted and those of another are 6ND"):
+        contest((noisy, replace(noisy, cost=Counted((1e9,), (1.1,)))), 1e20)
 
 
 @pytest.mark.parametrize("form", [Parametric(Projection()), OfFlops(), IsoFlops()])

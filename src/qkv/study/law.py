@@ -128,7 +128,7 @@ def _fit(members: Sequence[Member], architecture: str, out: set[str], asked: Ask
     fitted = tuple(member for member in members if member.name not in out)
     held_out = tuple(member for member in members if member.name in out)
     if not fitted:
-        raise QkvError(f"every member{_of(architecture)} is held out: none is left to be fitted")
+        raise QkvError(f"every member of {architecture or 'the table'} is held out: none is left to be fitted")
     cost = cost_of(members, asked.convention)
     try:
         problem = problem_of(asked.form, fitted, asked.convention, cost)
@@ -138,19 +138,19 @@ def _fit(members: Sequence[Member], architecture: str, out: set[str], asked: Ask
     except QkvError as error:
         raise QkvError(f"{architecture}: {error}" if architecture else str(error)) from None
     found = Fit(
-        *(
-            architecture,
-            asked.form,
-            asked.convention,
-            cost,
-            law,
-            tuple(map(tuple, draws.tolist())),
-            asked.resampling,
-            asked.share,
-        ),
-        *(fitted, held_out, goodness(law, asked, fitted, cost)),
-        goodness(law, asked, held_out, cost) if held_out else None,
-        (),
+        architecture=architecture,
+        form=asked.form,
+        convention=asked.convention,
+        cost=cost,
+        law=law,
+        draws=tuple(map(tuple, draws.tolist())),
+        resampling=asked.resampling,
+        share=asked.share,
+        fitted=fitted,
+        held_out=held_out,
+        goodness=goodness(law, asked, fitted, cost),
+        held_out_goodness=goodness(law, asked, held_out, cost) if held_out else None,
+        doubts=(),
     )
     intervals = {field.name: found.interval(column) for field, column in zip(fields(law), draws.T, strict=True)}
     doubts = (*doubts_of(problem, law, intervals, asked.share, thrown), *_misses(found))
@@ -199,6 +199,9 @@ def goodness(law: Law, asked: Asked, members: Sequence[Member], cost: Cost) -> G
 def _misses(found: Fit) -> Iterator[str]:
     """The doubts that the members themselves raise."""
     fitted, held_out = found.goodness, found.held_out_goodness
+    uncounted = sum(member.flops is None for member in (*found.fitted, *found.held_out))
+    if uncounted and uncounted < len(found.fitted) + len(found.held_out) and isinstance(found.convention, WithEmbeddings):
+        yield f"the FLOPs of {uncounted} members were not counted, so that all are reckoned by 6ND"
     if fitted.r_squared is not None and fitted.r_squared < FOLLOWED:
         yield f"R^2 of log loss is {fitted.r_squared:.2f} of what was fitted: the members do not follow this law"
     if held_out is not None and held_out.error > max(BENT * fitted.error, SMALL):
@@ -213,7 +216,3 @@ def _refuse_below(law: Law, members: Sequence[Member]) -> None:
                 f"{member.name} has a loss of {member.loss:.4g}, below the floor of {law.E:.4g} that the other members show: it "
                 f"learned from other text, or went otherwise wrong; take it out, or train members that come nearer to the floor"
             )
-
-
-def _of(architecture: str) -> str:
-    return f" of {architecture}" if architecture else ""

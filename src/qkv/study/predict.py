@@ -119,6 +119,10 @@ def contest(fits: Sequence[Fit], flops: float) -> Contest:
     """Which of several architectures has the least loss for a budget. Draws are paired: the same rungs were sampled of each."""
     if len({len(fit.draws) for fit in fits}) > 1:
         raise QkvError("the architectures were fitted to different numbers of samples: fit them in one table")
+    if len({type(fit.cost) for fit in fits}) > 1:
+        raise QkvError(
+            "the FLOPs of one architecture were counted and those of another are 6ND: a budget would be two; count all"
+        )
     values = [float(frontier.least(fit.law, fit.cost, flops)) for fit in fits]
     each = np.stack([np.ravel(frontier.least(fit.each, fit.cost, flops)) for fit in fits])
     first = int(np.argmin(values))
