@@ -258,3 +258,39 @@ def test_the_page_on_attention_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     table = re.findall(r"^\| `(\w+\(.*?\))` \|.*?\| *(folds)? *\|$", page, flags=re.MULTILINE)
     named = {line.partition("(")[0]: bool(said) for line, said in table}
     assert named == {kind.__name__: folds(kind(9) if kind is Location else kind()) for kind in get_args(Score)}
+
+
+NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
+
+
+def alike(shown: str, printed: str) -> bool:
+    """The same words, and numbers that differ by two in their last digit at most: processors round in other places."""
+    if NUMBER.sub("#", shown) != NUMBER.sub("#", printed):
+        return False
+    pairs = zip(NUMBER.findall(shown), NUMBER.findall(printed), strict=True)
+    return all(abs(float(one.replace(",", "")) - float(other.replace(",", ""))) <= 2.01 * last_digit(one) for one, other in pairs)
+
+
+def last_digit(number: str) -> float:
+    """What one in the last digit of a number is worth."""
+    digits, _, power = number.partition("e")
+    return 10.0 ** (int(power or 0) - len(digits.partition(".")[2]))
+
+
+def test_the_page_on_scaling_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, one after the other, on the tables that lie beside it, print what it shows; its table begins as they do."""
+    monkeypatch.chdir(tmp_path)
+    docs = Path(__file__).parents[1] / "docs"
+    for name in ("gpt.csv", "universal.csv"):
+        (tmp_path / name).write_bytes((docs / name).read_bytes())
+    page = (docs / "scaling.md").read_text(encoding="utf-8")
+    table, *blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert (docs / "gpt.csv").read_text(encoding="utf-8").startswith(table)
+    calls = [call for block in blocks for call in block.split("$ ")[1:]]
+    assert len(calls) == 6
+    for line, _, shown in (call.partition("\n") for call in calls):
+        result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+        assert result.exit_code == 0 and alike(shown, result.stdout), f"{line}\n{result.stdout}"
+    assert (tmp_path / "scaling.png").is_file() and (tmp_path / "contest.png").is_file()
+    assert alike("1.064 in 7%", "1.066 in 7%") and not alike("1.064 in 7%", "1.067 in 7%")
+    assert not alike("1.00e18", "1.03e18") and not alike("a 1", "b 1")

@@ -13,7 +13,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import cell, choice, data, halt, model, objective, part, plain, pooling, position, run, score, search, world
+from qkv.spec import cell, choice, data, halt, law, model, objective, part, plain, pooling, position, run, score, search, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
@@ -98,6 +98,16 @@ EXAMPLES: list[Any] = [
         run.Run("m", TEXTS, objective=objective.Generate()),
         *(search.NoHurdles(9), search.AtRandom(), 0.5, search.Between(1, 9), 7, 8, 2.5, 3),
     ),
+    *(law.WithEmbeddings(), law.WithoutEmbeddings(), law.SixND(), law.Counted((1e6, 2e6), (1.2, 1.1))),
+    *(law.NoFloor(), law.Floor(1.7), law.FittedFloor(), law.Huber(0.01), law.Projection(), law.Parametric(law.Projection())),
+    *(
+        law.OfParameters(law.Floor(0.5)),
+        law.OfTokens(law.FittedFloor()),
+        law.OfFlops(law.Floor(2.0)),
+        law.IsoFlops(law.FittedFloor()),
+    ),
+    *(law.Resamples(99), law.Subsamples(50, 0.7), law.Surface(1.69, 406.4, 410.7, 0.34, 0.28), law.Line(0.0, 8.8e13, 0.076)),
+    law.Valley(0.5, 0.45, 0.3, 0.55, 1.6, 1e20, 0.06),
     run.Run(
         "bert-tiny",
         TEXTS,
@@ -310,6 +320,13 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
             lambda: run.Run("m", BYTES, data.Bytes(("b",), data.Pictures(8, 9)), objective=objective.Generate()),
             r"is validated on what has the same form, not on Bytes\(.*Pictures\(height=8, width=9",
         ),
+        (lambda: law.Counted((2e6, 1e6), (1.0, 1.0)), "a ratio for each size, the sizes rising"),
+        (lambda: law.Counted((1e6,), ()), "a ratio for each size"),
+        (lambda: law.Floor(0.0), r"Floor.nats is a loss of more than 0, not 0.0; without a floor say NoFloor\(\)"),
+        (lambda: law.Huber(0.0), "Huber.delta is a log loss of more than 0, not 0.0"),
+        (lambda: law.Resamples(19), "Resamples.draws must be a whole number of at least 20, not 19"),
+        (lambda: law.Subsamples(10), "Subsamples.draws must be a whole number of at least 20"),
+        (lambda: law.Subsamples(share=1.0), "Subsamples.share lies between 0 and 1, not 1.0"),
         (lambda: run.Run("m", BYTES, TEXTS, objective=objective.Generate()), "is validated on what has the same form"),
         (lambda: run.Run("m", TEXTS, BYTES, objective=objective.Generate()), "is validated on what has the same form"),
     ],

@@ -11,7 +11,7 @@ import typer
 from qkv.error import QkvFailure
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-EXTRAS = ("babel", "tensorboard", "ctranslate2", "transformers", "sentencepiece", "distributed")
+EXTRAS = ("babel", "tensorboard", "ctranslate2", "transformers", "sentencepiece", "distributed", "scipy")
 
 
 def models(
