@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import platform
+import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -178,6 +179,14 @@ def prepare(threads: int = 0) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, largest)
         libc.mallopt(trim_threshold, largest)
+
+
+def peak_memory(where: torch.device) -> int:
+    """The most bytes that this process has had so far: of a GPU what its tensors took, on a CPU all that it holds."""
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def build_of_machine() -> dict[str, str | int]:

@@ -13,7 +13,7 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import cell, choice, data, halt, model, objective, part, plain, position, run, score, search, world
+from qkv.spec import cell, choice, data, halt, model, objective, part, plain, position, run, score, search, study, world
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
@@ -78,6 +78,7 @@ EXAMPLES: list[Any] = [
     data.Files(("a", "b"), ("c", "d")),
     data.Pairs(("t.tsv",), ("en", "de")),
     *(data.Whole(), data.Lines(), data.Paragraphs(), TEXTS, data.Labelled(("t.jsonl",), ("2", "1")), data.HeldOut(0.2)),
+    *(data.OfRun(), data.HeldOut(0.2, 3)),
     data.Stories(("qa1.txt", "qa2.txt.gz")),
     *(data.AsTheyAre(), data.Pictures(28, 20, 3), data.Sounds(8000), data.Bytes(("a.wav", "b"), data.Sounds(16000))),
     *(world.Copy(9), world.Reverse(8), world.Double(7), world.Addition(12), world.AddProgram(4)),
@@ -92,6 +93,12 @@ EXAMPLES: list[Any] = [
     search.Search(
         run.Run("m", TEXTS, objective=objective.Generate()),
         *(search.NoHurdles(9), search.AtRandom(), 0.5, search.Between(1, 9), 7, 8, 2.5, 3),
+    ),
+    *(study.Predictions(9.5), study.Operations(1e12), study.About(7), study.OnValidation()),
+    study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),
+    study.Comparison(
+        (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),
+        *(study.Operations(1e9), study.About(9), (3, 4), TEXTS),
     ),
     run.Run(
         "bert-tiny",

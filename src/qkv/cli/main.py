@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from qkv.cli import attend, demo, evaluate, evolve, export, generate, import_, inspect, look, read, train, use
+from qkv.cli import attend, compare, demo, evaluate, evolve, export, generate, import_, inspect, look, read, train, use
 from qkv.cli.console import hush
 from qkv.error import QkvError, QkvFailure
 
@@ -29,6 +29,7 @@ app.command()(read.embed)
 app.command()(read.classify)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.score)
+app.command()(compare.compare)
 app.command()(evolve.evolve)
 app.command()(attend.attend)
 app.add_typer(looking, name="look")

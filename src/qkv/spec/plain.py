@@ -11,9 +11,9 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from qkv.error import QkvError, unknown
-from qkv.spec import cell, choice, data, halt, model, objective, part, pattern, position, run, score, search, world
+from qkv.spec import cell, choice, data, halt, model, objective, part, pattern, position, run, score, search, study, world
 
-_MODULES = (part, cell, halt, pattern, choice, position, score, model, data, world, objective, run, search)
+_MODULES = (part, cell, halt, pattern, choice, position, score, model, data, world, objective, run, search, study)
 VALUES: dict[str, type] = {
     name: value
     for module in _MODULES

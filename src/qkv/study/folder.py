@@ -1,0 +1,77 @@
+"""The folder of a study: what was asked for, and where its members lie."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from qkv.data.text import digest
+from qkv.error import QkvError
+from qkv.spec import plain
+from qkv.spec.run import Source
+from qkv.spec.study import OnValidation
+from qkv.train.run_folder import differences
+
+MEMBERS, MODELS = "members", "models"
+
+
+def begin(folder: Path, name: str, study: Any, resume: bool) -> None:
+    """Write down what is asked for, or see that it is what was asked for before. Raises QkvError with the places that differ."""
+    path = folder / name
+    if not path.is_file():
+        if any(each.name != ".lock" for each in folder.iterdir()):
+            raise QkvError(f"{folder} is not empty and holds no {path.stem}; give --out another folder")
+        path.write_text(tomli_w.dumps(plain.to_plain(study)), encoding="utf-8")
+        return
+    if not resume:
+        raise QkvError(f"{folder} holds a {path.stem} already; go on with it by --resume, or give --out another folder")
+    changed = differences(read_study(folder, name), study)
+    if changed:
+        raise QkvError(
+            f"{folder} was begun with other options: {'; '.join(changed)}. A {path.stem} that goes on keeps its options"
+        )
+
+
+def same_text(folder: Path, texts: dict[str, str], test: Source | OnValidation) -> None:
+    """Write down what the text is, or see that it is what it was."""
+    note = folder / "text.json"
+    found = texts | ({} if isinstance(test, OnValidation) else {"test": _digest(test)})
+    if not note.is_file():
+        note.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    changed = [name for name, mark in json.loads(note.read_text(encoding="utf-8")).items() if found.get(name) != mark]
+    if changed:
+        raise QkvError(
+            f"the {' and '.join(changed)} text is not what {folder} was begun with; a study that goes on keeps its text"
+        )
+
+
+def _digest(test: Source) -> str:
+    names = [name for field in ("source", "target", "files") for name in getattr(test, field, ())]
+    return blake2b(b"".join(digest(name) for name in names) or repr(test).encode(), digest_size=16).hexdigest()
+
+
+def read_study(folder: Path, name: str) -> Any:
+    """What was asked for. Raises QkvError where there is nothing, or nothing that can be read."""
+    path = folder / name
+    try:
+        return plain.from_plain(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise QkvError(f"there is no {path.stem} in {folder} to go on with") from None
+    except (OSError, ValueError) as error:
+        raise QkvError(f"{path} cannot be read: {error}") from None
+
+
+def place(folder: Path, name: str, seed: int) -> Path:
+    """Where a member lies."""
+    return folder / MEMBERS / f"{slug(name)}-{seed}"
+
+
+def slug(name: str) -> str:
+    """A name as that of a file."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
