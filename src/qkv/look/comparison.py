@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 PANELS = ("steps", "FLOPs", "seconds")
 MARKERS = "os^DvPX*"
@@ -46,11 +47,11 @@ def draw(curves: Sequence[Curve], title: str, path: Path) -> None:
             labelled.add(curve.model)
         axis.set_xlabel(name, fontsize=10)
         axis.set_xscale("log")
-        axis.grid(alpha=0.25, which="both", linewidth=0.5)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep="") if name == "FLOPs" else "{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.grid(alpha=0.25, linewidth=0.6)
         axis.tick_params(labelsize=8)
-    axes[0].set_yscale("log")
-    axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes[0].yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes[0].set_ylabel("validation loss, nats per token", fontsize=10)
     axes[0].legend(fontsize=9)
     figure.savefig(path, dpi=110)

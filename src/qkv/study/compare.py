@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,13 @@ from pathlib import Path
 from qkv.data.cache import default_cache
 from qkv.error import QkvError
 from qkv.look import comparison as picture
-from qkv.spec import plain
 from qkv.spec.model import Model
 from qkv.spec.run import Minutes, Run, Steps
 from qkv.spec.size import nearest_width
 from qkv.spec.study import About, Comparison, Contender, Operations, Predictions
-from qkv.study.budget import operations, spending, step_of
+from qkv.study.budget import Step, operations, spending, step_of
 from qkv.study.contest import Clock, Made, held
-from qkv.study.folder import MODELS, begin, place, same_text, slug
+from qkv.study.folder import MODELS, agreed, begin, place, same_text, slug
 from qkv.study.judge import pairs_of, text_of
 from qkv.study.member import Ending, Member, curve_of
 from qkv.study.report import Report, Row
@@ -45,14 +43,23 @@ def compare(
     for contender in comparison.contenders:
         describe(contender.run, (8, 8))  # what is wrong with a model is said before the text is read
     with alone(folder):
-        begin(folder, NAME, comparison, resume)
-        clock = Clock.going_on(folder / "comparison.json")
+        agreed(folder, NAME, comparison, resume)
         task = task_of(comparison.contenders[0].run, None, default_cache())
         for line in task.report.lines():
             watch.say(line)
-        same_text(folder, task.fingerprints, comparison.test)
+        step = step_of(task, comparison.contenders[0].run)
         references = _references(comparison, task)
-        members = _members(comparison, folder, task, threads)
+        planned = [(each, *_sized(comparison, each, folder, task)) for each in comparison.contenders]
+        members = list(_members(comparison, folder, planned, step, threads))
+        if not (folder / NAME).is_file():
+            begin(
+                folder,
+                NAME,
+                comparison,
+                {Path(run.model): spec for _, run, spec in planned if isinstance(comparison.size, About)},
+            )
+        same_text(folder, task.fingerprints, comparison.test)
+        clock = Clock.going_on(folder / "comparison.json")
         endings: dict[Member, Ending] = {}
         for member, ending in held(members, watch, clock, cluster):
             endings[member] = ending
@@ -80,22 +87,19 @@ def refuse_unlike(comparison: Comparison) -> None:
                 )
 
 
-def _members(comparison: Comparison, folder: Path, task: Task, threads: int) -> list[Member]:
+def _members(
+    comparison: Comparison, folder: Path, planned: list[tuple[Contender, Run, Model]], step: Step, threads: int
+) -> Iterator[Member]:
     """All members, seed by seed, with as many steps as their share comes to."""
-    first = comparison.contenders[0].run
-    step = step_of(task, first)
-    found: list[Member] = []
-    planned = [(each, *_sized(comparison, each, folder, task)) for each in comparison.contenders]
     for seed in comparison.seeds:
         for contender, run, spec in planned:
             run = replace(spending(run, comparison.share, step, spec, contender.name), seed=seed)
             where = place(folder, contender.name, seed)
-            found.append(Member(contender.name, run, where, operations(spec, step.length), comparison.test, threads))
-    return found
+            yield Member(contender.name, run, where, operations(spec, step.length), comparison.test, threads)
 
 
 def _sized(comparison: Comparison, contender: Contender, folder: Path, task: Task) -> tuple[Run, Model]:
-    """A contender's run and its model in the size that is wanted; a model of another size is written beside the members."""
+    """A contender's run and its model in the size that is wanted, which is then a file beside the members."""
     spec = describe(contender.run, task.report.vocabularies)
     if not isinstance(comparison.size, About):
         return contender.run, spec
@@ -104,8 +108,6 @@ def _sized(comparison: Comparison, contender: Contender, folder: Path, task: Tas
     except QkvError as error:
         raise QkvError(f"{contender.name}: {error}") from None
     path = (folder / MODELS / f"{slug(contender.name)}.json").absolute()
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(plain.to_plain(sized), indent=2) + "\n", encoding="utf-8")
     return replace(contender.run, model=str(path), changes=()), sized
 
 

@@ -14,6 +14,7 @@ import tomli_w
 from qkv.data.text import digest
 from qkv.error import QkvError
 from qkv.spec import plain
+from qkv.spec.model import Model
 from qkv.spec.run import Source
 from qkv.spec.study import OnValidation
 from qkv.train.run_folder import differences
@@ -21,21 +22,27 @@ from qkv.train.run_folder import differences
 MEMBERS, MODELS = "members", "models"
 
 
-def begin(folder: Path, name: str, study: Any, resume: bool) -> None:
-    """Write down what is asked for, or see that it is what was asked for before. Raises QkvError with the places that differ."""
+def agreed(folder: Path, name: str, study: Any, resume: bool) -> None:
+    """See that a folder is empty, or that its study is the one that is asked for now. Raises QkvError with the places that
+    differ."""
     path = folder / name
     if not path.is_file():
         if any(each.name != ".lock" for each in folder.iterdir()):
             raise QkvError(f"{folder} is not empty and holds no {path.stem}; give --out another folder")
-        path.write_text(tomli_w.dumps(plain.to_plain(study)), encoding="utf-8")
-        return
-    if not resume:
+    elif not resume:
         raise QkvError(f"{folder} holds a {path.stem} already; go on with it by --resume, or give --out another folder")
-    changed = differences(read_study(folder, name), study)
-    if changed:
+    elif changed := differences(read_study(folder, name), study):
         raise QkvError(
             f"{folder} was begun with other options: {'; '.join(changed)}. A {path.stem} that goes on keeps its options"
         )
+
+
+def begin(folder: Path, name: str, study: Any, models: dict[Path, Model]) -> None:
+    """Write down what is asked for, and the models that were made for it."""
+    (folder / name).write_text(tomli_w.dumps(plain.to_plain(study)), encoding="utf-8")
+    for path, model in models.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(plain.to_plain(model), indent=2) + "\n", encoding="utf-8")
 
 
 def same_text(folder: Path, texts: dict[str, str], test: Source | OnValidation) -> None:
@@ -44,7 +51,8 @@ def same_text(folder: Path, texts: dict[str, str], test: Source | OnValidation) 
     found = texts | ({} if isinstance(test, OnValidation) else {"test": _digest(test)})
     if not note.is_file():
         note.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    changed = [name for name, mark in json.loads(note.read_text(encoding="utf-8")).items() if found.get(name) != mark]
+    before = json.loads(note.read_text(encoding="utf-8"))
+    changed = [name for name in found if before.get(name) != found[name]]
     if changed:
         raise QkvError(
             f"the {' and '.join(changed)} text is not what {folder} was begun with; a study that goes on keeps its text"

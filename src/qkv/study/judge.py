@@ -84,13 +84,14 @@ def _writer(run: Run, folder: Path, test: Source | OnValidation) -> Judged:
     nats, number = sum(loss for loss, _ in stretches), sum(count for _, count in stretches)
     name = "bits_per_dimension" if isinstance(run.form, Sounds) else "bits_per_byte"
     scores = {name: nats / math.log(2) / task.report.valid.bytes, "perplexity": perplexity(nats / number)}
-    return scores, _writing_speed(writer)
+    return scores, _writing_speed(writer, run.longest)
 
 
 @torch.inference_mode()
-def _writing_speed(writer: Writer) -> float:
-    """Tokens a second, of several texts that are written beside each other; none of them ends."""
-    length = int(min(LENGTH, writer.places - 1))
+def _writing_speed(writer: Writer, longest: int) -> float:
+    """Tokens a second, of several texts that are written beside each other, no longer than those of training; none of them
+    ends."""
+    length = int(min(LENGTH, longest, writer.places - 1))
     order = Order(Greedy(), (Ban(tuple(sorted(writer.symbols.special))),), length, ())
     page = Page(writer, [writer.given("")] * PAGE, list(range(PAGE)), order)
     page.next()
