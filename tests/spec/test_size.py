@@ -13,7 +13,7 @@ from qkv.spec.count import parameters, without_embeddings
 from qkv.spec.model import DecoderOnly, Joint, sides
 from qkv.spec.part import Attention, FeedForward, Rotary
 from qkv.spec.plain import change
-from qkv.spec.size import grown, nearest_size, nearest_width, widened
+from qkv.spec.size import Sizes, grown, nearest_width, widened
 
 SMALL = [name for name in CATALOGUE if name.endswith("-tiny")]
 
@@ -28,9 +28,10 @@ def test_a_model_in_its_own_size_is_itself(name: str) -> None:
 def test_a_number_of_parameters_is_met(name: str) -> None:
     model = named(name, Joint(1000))
     assert nearest_width(model, parameters(model)) == model
+    sizes = Sizes(model)
     for wanted in (200_000, 700_000, 3_000_000):
         assert abs(math.log(parameters(nearest_width(model, wanted)) / wanted)) < math.log(1.2)
-        assert abs(math.log(parameters(nearest_size(model, wanted)) / wanted)) < math.log(1.3)
+        assert abs(math.log(parameters(sizes.nearest(wanted)) / wanted)) < math.log(1.3)
 
 
 def test_everything_is_in_proportion() -> None:

@@ -94,8 +94,12 @@ EXAMPLES: list[Any] = [
         run.Run("m", TEXTS, objective=objective.Generate()),
         *(search.NoHurdles(9), search.AtRandom(), 0.5, search.Between(1, 9), 7, 8, 2.5, 3),
     ),
-    *(study.Predictions(9.5), study.Operations(1e12), study.About(7), study.OnValidation()),
+    *(study.Predictions(9.5), study.Operations(1e12), study.About(7), study.OnValidation(), study.Unjudged()),
     study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),
+    study.Ladder(
+        (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),
+        *(study.Operations(1e9), 3, 9.5, (2.0, 3.5), 4),
+    ),
     study.Comparison(
         (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),
         *(study.Operations(1e9), study.About(9), (3, 4), TEXTS),

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from qkv.cli import attend, compare, demo, evaluate, evolve, export, generate, import_, inspect, look, read, train, use
+from qkv.cli import attend, compare, demo, evaluate, evolve, export, generate, import_, inspect, look, read, scale, train, use
 from qkv.cli.console import hush
 from qkv.error import QkvError, QkvFailure
 
@@ -19,6 +19,9 @@ app = typer.Typer(
 )
 training = typer.Typer(help="Train a model into a run folder.", no_args_is_help=True, rich_markup_mode=None)
 looking = typer.Typer(help="Pictures of what a model does.", no_args_is_help=True, rich_markup_mode=None)
+scaling = typer.Typer(
+    help="How loss falls with size: a ladder of models, and its power law.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(training, name="train")
 for verb in (train.translate, train.generate, train.fill, train.denoise, train.classify):
     training.command()(verb)
@@ -30,6 +33,8 @@ app.command()(read.classify)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.score)
 app.command()(compare.compare)
+app.add_typer(scaling, name="scale")
+scaling.command("run")(scale.run)
 app.command()(evolve.evolve)
 app.command()(attend.attend)
 app.add_typer(looking, name="look")

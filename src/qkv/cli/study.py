@@ -130,9 +130,10 @@ def share_of(options: dict[str, Any]) -> Any:
     return said[0]
 
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers, parted by commas."""
+def numbers(text: str, option: str, kind: type = int) -> tuple[Any, ...]:
+    """Numbers, parted by commas."""
     try:
-        return tuple(int(each.replace("_", "")) for each in text.split(","))
+        return tuple(kind(each.replace("_", "")) for each in text.split(","))
     except ValueError:
-        raise QkvError(f"{option} is a list of whole numbers, such as 1,2,3, not {text!r}") from None
+        what, example = ("whole numbers", "1,2,3") if kind is int else ("numbers", "5,10,20")
+        raise QkvError(f"{option} is a list of {what}, such as {example}, not {text!r}") from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,61 +34,77 @@ def widened(model: AnyModel, width: int) -> AnyModel:
     """The model with another width, its hidden widths in proportion, and as many heads and blocks as before. Raises QkvError
     where the heads cannot share that width."""
     share = width / model.width
-    return _remade(model, width, lambda layer: _hidden(layer, share), 1.0)
+    return _remade(model, width, lambda layer: _hidden(layer, share), 1.0, round)
 
 
-def grown(model: AnyModel, width: int) -> AnyModel:
+def grown(model: AnyModel, width: int, rounded: Callable[[float], int] = round) -> AnyModel:
     """The model with another width, and everything in proportion: hidden widths, blocks or steps, and heads, which stay about as
     wide as they were. Raises QkvError where no number of heads can share that width."""
     share = width / model.width
-    return _remade(model, width, lambda layer: _heads(_hidden(layer, share), width, share), share)
+    return _remade(model, width, lambda layer: _heads(_hidden(layer, share), width, share), share, rounded)
 
 
 def nearest_width(model: AnyModel, wanted: int) -> AnyModel:
     """The model with the width that brings it nearest to so many parameters. Raises QkvError where none comes near."""
-    return _nearest(_every(widened, model, range(1, WIDEST)), wanted)
-
-
-def nearest_size(model: AnyModel, wanted: int) -> AnyModel:
-    """The model grown or shrunk to as near to so many parameters as can be. Raises QkvError where that is not near."""
-    return _nearest(_every(grown, model, range(STEP, WIDEST, STEP)), wanted)
-
-
-def _every(made: Callable[[Any, int], Any], model: Any, widths: Iterable[int]) -> Iterator[Any]:
-    """The sizes that can be built, from the smallest."""
-    for width in widths:
-        try:
-            yield made(model, width)
-        except QkvError:
-            continue
-
-
-def _nearest(sizes: Iterator[Any], wanted: int) -> Any:
-    best, distance = None, math.inf
-    for model in sizes:
-        away = math.log(parameters(model) / wanted)
-        if abs(away) < distance:
-            best, distance = model, abs(away)
-        if away > 0:
-            break
-    if best is None or distance > math.log(FAR):
-        found = "no size of it can be built" if best is None else f"the nearest is {best.width} wide and has {parameters(best):,}"
+    best = Sizes(model, (widened,), 1).nearest(wanted)
+    if abs(math.log(parameters(best) / wanted)) > math.log(FAR):
+        found = f"the nearest is {best.width} wide and has {parameters(best):,}"
         raise QkvError(f"no width brings this model near {wanted:,} parameters: {found}")
     return best
 
 
-def _remade(model: Any, width: int, layer: Callable[[Any], Any], deeper: float) -> Any:
-    stacks = {name: _depth(depth, layer, deeper) for name, depth in sides(model).items()}
+def shallow(model: AnyModel, width: int) -> AnyModel:
+    """The model grown, and where its depth is no whole number, the next lower one deep."""
+    return grown(model, width, math.floor)
+
+
+def deep(model: AnyModel, width: int) -> AnyModel:
+    """The same, the next higher one deep."""
+    return grown(model, width, math.ceil)
+
+
+class Sizes:
+    """A model in all its sizes: by default grown and shrunk in proportion, in widths that are quick to multiply by."""
+
+    def __init__(self, model: Any, ways: tuple[Callable[[Any, int], Any], ...] = (shallow, deep), step: int = STEP) -> None:
+        self._model, self._ways, self._step, self._width = model, ways, step, 0
+        self._found: list[tuple[int, Any]] = []  # by parameters
+
+    @property
+    def smallest(self) -> Any:
+        """The least of them. Raises QkvError where none can be built."""
+        self._reach(1)
+        return min(self._found, key=lambda each: each[0])[1]
+
+    def nearest(self, wanted: float) -> Any:
+        """The size that is nearest to so many parameters."""
+        self._reach(wanted)
+        return min(self._found, key=lambda each: abs(math.log(each[0] / wanted)))[1]
+
+    def _reach(self, wanted: float) -> None:
+        """Build sizes until all of a width have so many parameters."""
+        while (not self._found or self._found[-1][0] < wanted) and self._width < WIDEST:
+            self._width += self._step
+            for way in self._ways[::-1]:  # the smallest of a width last
+                with contextlib.suppress(QkvError):  # heads, or a cell, that cannot share this width
+                    model = way(self._model, self._width)
+                    self._found.append((parameters(model), model))
+        if not self._found:
+            raise QkvError("no size of this model can be built")
+
+
+def _remade(model: Any, width: int, layer: Callable[[Any], Any], deeper: float, rounded: Callable[[float], int]) -> Any:
+    stacks = {name: _depth(depth, layer, deeper, rounded) for name, depth in sides(model).items()}
     return replace(model, width=width, **stacks)
 
 
-def _depth(depth: Depth, layer: Callable[[Any], Any], deeper: float) -> Depth:
+def _depth(depth: Depth, layer: Callable[[Any], Any], deeper: float, rounded: Callable[[float], int]) -> Depth:
     match depth:
         case Recurrence():
-            return replace(depth, block=_unit(depth.block, layer), steps=max(1, round(depth.steps * deeper)))
+            return replace(depth, block=_unit(depth.block, layer), steps=max(1, rounded(depth.steps * deeper)))
         case Stack():
             row = len(depth.blocks)  # blocks that take turns stay whole rounds
-            deep = depth.depth if deeper == 1.0 else row * max(1, round(depth.depth * deeper / row))
+            deep = depth.depth if deeper == 1.0 else row * max(1, rounded(depth.depth * deeper / row))
             return Stack(*(_unit(block, layer) for block in depth.blocks), depth=deep, bias=depth.bias)
 
 

@@ -45,6 +45,11 @@ class About:
 
 
 @dataclass(frozen=True)
+class Unjudged:
+    """The validation loss alone counts."""
+
+
+@dataclass(frozen=True)
 class OnValidation:
     """Scores are those of the validation text."""
 
@@ -78,6 +83,28 @@ class Comparison:
         if not self.contenders:
             raise QkvError("a comparison needs at least one model")
         refuse_seeds(self.seeds)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Models in several sizes, the largest with `span` times the parameters of the smallest, each trained on several numbers of
+    tokens, which are multiples of its parameters: all together for what the budget comes to."""
+
+    contenders: tuple[Contender, ...]
+    budget: Operations | Minutes
+    sizes: int = 6
+    span: float = 100.0
+    tokens_per_parameter: tuple[float, ...] = (5.0, 10.0, 20.0)
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.contenders:
+            raise QkvError("a ladder needs at least one model")
+        if not isinstance(self.sizes, int) or self.sizes < 2 or not self.span > 1:
+            raise QkvError(f"a ladder has at least 2 sizes, and a span of more than 1: not {self.sizes!r} and {self.span!r}")
+        if not self.tokens_per_parameter or not all(each > 0 for each in self.tokens_per_parameter):
+            raise QkvError(f"the tokens for each parameter are numbers above 0, not {self.tokens_per_parameter!r}")
+        refuse_seeds((self.seed,))
 
 
 def refuse_seeds(seeds: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ from qkv.train.pairs import Translating
 from qkv.train.task import Task
 from qkv.train.texts import Generating
 
-POINTS = 10  # of a learning curve, and checkpoints of a run
+POINTS = 10  # of a learning curve; checkpoints of a run
 WARMUP = 10  # a warm-up is no longer than one in so many steps
 THERE_AND_BACK = 3  # the way back costs twice the way there (Hoffmann et al. 2022, appendix F)
 
@@ -72,8 +72,9 @@ def steps_for(share: Steps | Predictions | Operations, step: Step, spec: Model, 
     return max(1, round(number / one))
 
 
-def spending(run: Run, share: Share, step: Step, spec: Model, name: str) -> Run:
-    """The run that spends its share: its last step is the end of its cosine, and its last weights are the model.
+def spending(run: Run, share: Share, step: Step, spec: Model, name: str, points: int = POINTS) -> Run:
+    """The run that spends its share: its last step is the end of its cosine, and its last weights are the model; it is validated
+    so many times.
 
     A schedule that knows no end becomes a cosine from its highest rate.
     """
@@ -82,13 +83,12 @@ def spending(run: Run, share: Share, step: Step, spec: Model, name: str) -> Run:
     if isinstance(share, Minutes):  # the run itself finds out how many steps these are
         return replace(run, budget=share)
     steps = steps_for(share, step, spec, name)
-    every = -(-steps // POINTS)
     return replace(
         run,
         budget=Steps(steps),
         schedule=matched(run.schedule, steps, spec.width),
-        evaluation=Evaluation(every, 0, run.evaluation.tokenise),
-        checkpoints=replace(run.checkpoints, every=every),
+        evaluation=Evaluation(-(-steps // points), 0, run.evaluation.tokenise),
+        checkpoints=replace(run.checkpoints, every=-(-steps // POINTS)),
     )
 
 

@@ -39,10 +39,11 @@ def compare(
 
     Raises QkvError where there can be no such contest, Interrupted after all is saved if a signal stopped it.
     """
-    refuse_unlike(comparison)
+    refuse_unlike(comparison.contenders)
     for contender in comparison.contenders:
         describe(contender.run, (8, 8))  # what is wrong with a model is said before the text is read
     with alone(folder):
+        clock = Clock.going_on(folder / "comparison.json")
         agreed(folder, NAME, comparison, resume)
         task = task_of(comparison.contenders[0].run, None, default_cache())
         for line in task.report.lines():
@@ -59,7 +60,6 @@ def compare(
                 {Path(run.model): spec for _, run, spec in planned if isinstance(comparison.size, About)},
             )
         same_text(folder, task.fingerprints, comparison.test)
-        clock = Clock.going_on(folder / "comparison.json")
         endings: dict[Member, Ending] = {}
         for member, ending in held(members, watch, clock, cluster):
             endings[member] = ending
@@ -74,16 +74,16 @@ def compare(
         return report
 
 
-def refuse_unlike(comparison: Comparison) -> None:
+def refuse_unlike(contenders: tuple[Contender, ...]) -> None:
     """Raises QkvError where contenders do not learn the same thing from the same text, cut in the same way."""
-    first = comparison.contenders[0]
-    for other in comparison.contenders[1:]:
+    first = contenders[0]
+    for other in contenders[1:]:
         for field in SHARED:
             apart = differences(getattr(first.run, field), getattr(other.run, field), field)
             if apart:
                 raise QkvError(
                     f"{first.name} and {other.name} are no fair contest, for they differ in more than the model: {apart[0]}. Say "
-                    f"the text and how it is cut by options of `qkv compare`, which count for all"
+                    f"the text and how it is cut by options, which count for all"
                 )
 
 

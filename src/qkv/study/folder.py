@@ -16,7 +16,7 @@ from qkv.error import QkvError
 from qkv.spec import plain
 from qkv.spec.model import Model
 from qkv.spec.run import Source
-from qkv.spec.study import OnValidation
+from qkv.spec.study import OnValidation, Unjudged
 from qkv.train.run_folder import differences
 
 MEMBERS, MODELS = "members", "models"
@@ -45,10 +45,10 @@ def begin(folder: Path, name: str, study: Any, models: dict[Path, Model]) -> Non
         path.write_text(json.dumps(plain.to_plain(model), indent=2) + "\n", encoding="utf-8")
 
 
-def same_text(folder: Path, texts: dict[str, str], test: Source | OnValidation) -> None:
+def same_text(folder: Path, texts: dict[str, str], test: Source | OnValidation | Unjudged) -> None:
     """Write down what the text is, or see that it is what it was."""
     note = folder / "text.json"
-    found = texts | ({} if isinstance(test, OnValidation) else {"test": _digest(test)})
+    found = texts | ({} if isinstance(test, OnValidation | Unjudged) else {"test": _digest(test)})
     if not note.is_file():
         note.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     before = json.loads(note.read_text(encoding="utf-8"))

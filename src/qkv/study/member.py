@@ -12,7 +12,7 @@ from qkv.error import QkvError
 from qkv.spec import plain
 from qkv.spec.count import parameters, without_embeddings
 from qkv.spec.run import Run, Source
-from qkv.spec.study import OnValidation
+from qkv.spec.study import OnValidation, Unjudged
 from qkv.store import load_spec
 from qkv.study.judge import judged
 from qkv.train.journal import read
@@ -31,7 +31,7 @@ class Member:
     run: Run
     folder: Path
     operations: float
-    test: Source | OnValidation = OnValidation()
+    test: Source | OnValidation | Unjudged = OnValidation()
     threads: int = 0  # of PyTorch; 0 is its own choice
 
     @property
@@ -56,7 +56,8 @@ class Outcome:
     """How a member fared: what it has come to, what it cost, and how quick it is.
 
     The loss is that of the validation text, in nats per token; seconds are those of its steps; memory is the most that its
-    process had while it was trained, in bytes; `decoding` is translated sentences or written tokens in a second.
+    process had while it was trained, in bytes; `decoding` is translated sentences or written tokens in a second, None
+    where nobody asked.
     """
 
     parameters: int
@@ -68,7 +69,7 @@ class Outcome:
     seconds: float
     tokens_per_second: float
     peak_memory: int
-    decoding: float
+    decoding: float | None
     scores: dict[str, float] = field(default_factory=dict)
 
 
@@ -90,7 +91,7 @@ def bring_up(member: Member, watch: Watch) -> None:
     spec, journal = load_spec(member.folder), read(member.folder / JOURNAL)
     steps = [line for line in journal if line["kind"] == "step"]
     final = next(line for line in reversed(journal) if line["kind"] == "final")
-    scores, decoding = judged(member.run, member.folder, member.test)
+    scores, decoding = ({}, None) if isinstance(member.test, Unjudged) else judged(member.run, member.folder, member.test)
     found = Outcome(
         parameters=parameters(spec),
         parameters_without_embeddings=without_embeddings(spec),

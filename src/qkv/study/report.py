@@ -118,21 +118,23 @@ class Report:
         if any(row["failed"] for row in rows):
             columns["failed"] = lambda row: row["failed"].replace("|", "\\|").replace("\n", " ")
         table = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
-        wide = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "| " + " | ".join(_laid(cell, n, at) for at, (cell, n) in enumerate(zip(row, wide, strict=True))) + " |"
-            for row in table
-        ]
-        ruled = "|" + "|".join("-" * (n + 1) + ("-" if at == 0 else ":") for at, n in enumerate(wide)) + "|"
-        return "\n".join([lines[0], ruled, *lines[1:]]) + "\n"
+        return aligned(table)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """Cells as a table in Markdown, the first row its head, with columns that are in line as they stand: words to the left,
+    numbers to the right."""
+    wide = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = (cell.rjust(wide[at]) if at else cell.ljust(wide[at]) for at, cell in enumerate(row))
+        lines.append(f"| {' | '.join(cells)} |")
+    ruled = "|".join("-" * (n + 1) + (":" if at else "-") for at, n in enumerate(wide))
+    return "\n".join([lines[0], f"|{ruled}|", *lines[1:]]) + "\n"
 
 
 def _plain(ending: Ending) -> dict[str, Any]:
     return {"failed": ending.reason} if isinstance(ending, Failed) else {**asdict(ending), "failed": ""}
-
-
-def _laid(cell: str, wide: int, at: int) -> str:
-    return cell.rjust(wide) if at else cell.ljust(wide)
 
 
 def _whole(value: float | None) -> str:
