@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Ask, Runs, Text, refused
 
-from qkv.look import curves
-
 SMALL = (
     "--tokenizer characters --batch-tokens 300 --device cpu --precision fp32 --threads 1 --set width=16 --set *.hidden=32".split()
 )
@@ -35,7 +33,8 @@ def test_a_person_compares_two_translators(ask: Ask, text: Text, tmp_path: Path)
     refused(other, "share.number: 50000000.0 before, 60000000.0 now")
 
 
-def test_a_recipe_and_a_model_on_its_text(ask: Ask, runs: Runs, tmp_path: Path, inline: None) -> None:
+@pytest.mark.usefixtures("inline")
+def test_a_recipe_and_a_model_on_its_text(ask: Ask, runs: Runs, tmp_path: Path) -> None:
     recipe = runs.language / "run.toml"
     answer = ask("compare", "--recipe", recipe, "--steps", 2, "--seeds", "1,2", "--out", tmp_path / "a", "--threads", 1)
     assert answer.code == 0, answer.err
@@ -44,16 +43,6 @@ def test_a_recipe_and_a_model_on_its_text(ask: Ask, runs: Runs, tmp_path: Path, 
     answer = ask("compare", "gpt-tiny", "--recipe", recipe, *given, *small)
     assert answer.code == 0, answer.err
     assert [line.split("|")[1].strip() for line in answer.out.splitlines()[2:]] == ["gpt-tiny", "run"]
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Members are trained in this process."""
-    from qkv.study import contest
-    from qkv.study.member import bring_up, outcome_of
-
-    monkeypatch.setattr(curves, "draw", lambda journal, path, title: None)
-    monkeypatch.setattr(contest, "brought_up", lambda member, watch: bring_up(member, watch) or outcome_of(member.folder))
 
 
 def test_what_is_no_comparison_is_refused(ask: Ask, text: Text, runs: Runs, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from tests.cli.conftest import Ask, Runs, Text, refused
 
 SMALL = "--tokenizer characters --batch-tokens 128 --longest 16 --device cpu --precision fp32 --threads 1".split()
 LADDER = "--sizes 2 --span 3 --tokens-per-parameter 0.3".split()
 
 
+@pytest.mark.usefixtures("inline")
 def test_a_person_climbs_a_ladder(ask: Ask, runs: Runs, tmp_path: Path) -> None:
     """The plan alone leaves nothing behind; then it is shown, trained and written down; and there is nothing to go on with."""
     given = ["--text", runs.text, "--documents", "lines", *SMALL, *LADDER, "--budget", "1.2e8"]

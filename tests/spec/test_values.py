@@ -95,10 +95,11 @@ EXAMPLES: list[Any] = [
         *(search.NoHurdles(9), search.AtRandom(), 0.5, search.Between(1, 9), 7, 8, 2.5, 3),
     ),
     *(study.Predictions(9.5), study.Operations(1e12), study.About(7), study.OnValidation(), study.Unjudged()),
+    *(study.Counts((1e6, 2e6)), study.Ratios((3.0,))),
     study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),
     study.Ladder(
         (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),
-        *(study.Operations(1e9), 3, 9.5, (2.0, 3.5), 4),
+        *(study.Operations(1e9), 3, 9.5, study.Counts((2.0, 3.5)), 4),
     ),
     study.Comparison(
         (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),

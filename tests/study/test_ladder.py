@@ -18,7 +18,7 @@ from qkv.spec.count import flops, parameters, without_embeddings
 from qkv.spec.model import Joint
 from qkv.spec.run import Cosine, Minutes, Noam
 from qkv.spec.size import Sizes, grown
-from qkv.spec.study import Ladder, Operations
+from qkv.spec.study import Counts, Ladder, Operations, Ratios
 from qkv.study.budget import Step
 from qkv.study.ladder import COLUMNS, climb, narrowed, table
 from qkv.study.plan import START, Footing, Plan, a_step, planned
@@ -36,7 +36,9 @@ def timed(name: str, spec: Any) -> float:
 
 @pytest.fixture
 def both(book: Path) -> Ladder:
-    return Ladder(contenders(**{name: language(book, name, ()) for name in SIZES}), Operations(1e15), 5, 100.0, (5.0, 10.0))
+    return Ladder(
+        contenders(**{name: language(book, name, ()) for name in SIZES}), Operations(1e15), 5, 100.0, Ratios((5.0, 10.0))
+    )
 
 
 def test_a_plan_comes_to_its_budget(both: Ladder) -> None:
@@ -55,6 +57,8 @@ def test_a_plan_comes_to_its_budget(both: Ladder) -> None:
     for row in table(plan):
         assert row["6ND"] == 6 * row["parameters"] * row["tokens"] and row["parameters_without_embeddings"] < row["parameters"]
         assert row["epochs"] == row["steps"] / 400
+    same = planned(replace(both, tokens=Counts((1e6, 3e6))), FOOTING, timed)
+    assert {round(rung.tokens / 1e6, 2) for rung in same.rungs} == {1.0, 3.0} and 0.7e15 < same.operations <= 1e15
 
 
 def test_a_plan_comes_to_its_time(both: Ladder) -> None:
@@ -72,15 +76,12 @@ def test_what_cannot_be_planned_is_refused(both: Ladder) -> None:
         planned(replace(both, budget=Minutes(0.1)), FOOTING, timed)
     with pytest.raises(QkvError, match=r"9 sizes within a span of 1\.1 are too near each other"):
         planned(replace(both, sizes=9, span=1.1), FOOTING, timed)
-    for wrong in (
-        {"sizes": 1},
-        {"span": 1.0},
-        {"tokens_per_parameter": ()},
-        {"tokens_per_parameter": (0.0,)},
-        {"contenders": ()},
-    ):
+    for wrong in ({"sizes": 1}, {"span": 1.0}, {"contenders": ()}, {"seed": -1}):
         with pytest.raises(QkvError):
             replace(both, **wrong)
+    for none in ((), (0.0,)):
+        with pytest.raises(QkvError, match="numbers are numbers above 0"):
+            Counts(none)
 
 
 def test_a_step_is_timed(book: Path) -> None:
@@ -97,7 +98,7 @@ def test_wider_models_learn_more_slowly() -> None:
 
 
 def small(book: Path, **fields: Any) -> Ladder:
-    return Ladder(contenders(gpt=language(book, changes=(), **fields)), Operations(8e8), 2, 4.0, (0.5, 1.0), 3)
+    return Ladder(contenders(gpt=language(book, changes=(), **fields)), Operations(8e8), 2, 4.0, Ratios((0.5, 1.0)), 3)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -151,5 +152,7 @@ def test_a_member_that_fails_is_no_row_of_the_table_and_is_said(book: Path, tmp_
 @pytest.mark.usefixtures("inline")
 def test_pairs_have_a_ladder_too(tmp_path: Path) -> None:
     run = replace(translator(tmp_path), changes=())
-    found = climb(Ladder(contenders(one=run), Operations(3e9), 2, 3.0, (0.2,)), tmp_path / "out", Told(), lambda plan: None)
+    found = climb(
+        Ladder(contenders(one=run), Operations(3e9), 2, 3.0, Ratios((0.2,))), tmp_path / "out", Told(), lambda plan: None
+    )
     assert len(found) == 2 and found[0]["parameters"] < found[1]["parameters"]

@@ -80,9 +80,10 @@ def run(
     minutes: Annotated[float | None, typer.Option(help="Minutes of all members together, one after the other.")] = None,
     sizes: Annotated[int, typer.Option(help="How many sizes there are of each model.")] = 6,
     span: Annotated[float, typer.Option(help="How many times the parameters of the smallest the largest has.")] = 100.0,
-    tokens_per_parameter: Annotated[str, typer.Option(help="The tokens that each size is trained on, over its parameters.")] = (
-        "5,10,20"
-    ),
+    tokens_per_parameter: Annotated[
+        str | None, typer.Option(help="The tokens that each size is trained on, over its parameters; 5,10,20 unless said.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="Or the tokens that every size is trained on, such as 1e6,3e6,1e7.")] = None,
     seed: Annotated[int, typer.Option(help="Decides initial values, order and dropout.")] = 1,
     device: Device = None,
     precision: Precision = None,
@@ -140,8 +141,19 @@ def _ladder(models: list[str], options: dict[str, Any]) -> Any:
         Contender(Path(name).stem if name.endswith(".json") else name, each) for name, each in zip(names, runs, strict=True)
     )
     whole = Operations(options["budget"]) if options["minutes"] is None else Minutes(options["minutes"])
-    ratios = numbers(options["tokens_per_parameter"], "--tokens-per-parameter", float)
-    return Ladder(contenders, whole, options["sizes"], options["span"], ratios, options["seed"])
+    return Ladder(contenders, whole, options["sizes"], options["span"], _tokens(options), options["seed"])
+
+
+def _tokens(options: dict[str, Any]) -> Any:
+    """On how many tokens each size is trained."""
+    from qkv.spec.study import Counts, Ratios
+
+    ratios, counts = options["tokens_per_parameter"], options["tokens"]
+    if ratios is not None and counts is not None:
+        raise QkvError("give --tokens, the same for every size, or --tokens-per-parameter: not both")
+    if counts is not None:
+        return Counts(numbers(counts, "--tokens", float))
+    return Ratios() if ratios is None else Ratios(numbers(ratios, "--tokens-per-parameter", float))
 
 
 def _rows(plan: Any) -> list[dict[str, Any]]:

@@ -86,15 +86,40 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Every size is trained on each of these numbers of tokens."""
+
+    numbers: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _above_nothing(self)
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Every size is trained on each of these multiples of its parameters."""
+
+    numbers: tuple[float, ...] = (5.0, 10.0, 20.0)
+
+    def __post_init__(self) -> None:
+        _above_nothing(self)
+
+
+def _above_nothing(tokens: Counts | Ratios) -> None:
+    if not tokens.numbers or not all(each > 0 for each in tokens.numbers):
+        raise QkvError(f"{type(tokens).__name__}.numbers are numbers above 0, at least one, not {tokens.numbers!r}")
+
+
+@dataclass(frozen=True)
 class Ladder:
     """Models in several sizes, the largest with `span` times the parameters of the smallest, each trained on several numbers of
-    tokens, which are multiples of its parameters: all together for what the budget comes to."""
+    tokens: all together for what the budget comes to."""
 
     contenders: tuple[Contender, ...]
     budget: Operations | Minutes
     sizes: int = 6
     span: float = 100.0
-    tokens_per_parameter: tuple[float, ...] = (5.0, 10.0, 20.0)
+    tokens: Ratios | Counts = Ratios()
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -102,8 +127,6 @@ class Ladder:
             raise QkvError("a ladder needs at least one model")
         if not isinstance(self.sizes, int) or self.sizes < 2 or not self.span > 1:
             raise QkvError(f"a ladder has at least 2 sizes, and a span of more than 1: not {self.sizes!r} and {self.span!r}")
-        if not self.tokens_per_parameter or not all(each > 0 for each in self.tokens_per_parameter):
-            raise QkvError(f"the tokens for each parameter are numbers above 0, not {self.tokens_per_parameter!r}")
         refuse_seeds((self.seed,))
 
 

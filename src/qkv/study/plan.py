@@ -18,7 +18,7 @@ from qkv.spec.count import parameters
 from qkv.spec.model import Model
 from qkv.spec.run import Cosine, Run, Steps
 from qkv.spec.size import Sizes
-from qkv.spec.study import Ladder, Operations
+from qkv.spec.study import Counts, Ladder, Operations, Ratios
 from qkv.study.budget import THERE_AND_BACK, Step
 from qkv.study.process import Silent
 from qkv.train.journal import Journal
@@ -116,11 +116,15 @@ def rungs(ladder: Ladder, footing: Footing, least: float) -> list[Rung]:
         for number in range(ladder.sizes):
             spec = sizes.nearest(least * ladder.span ** (number / (ladder.sizes - 1)))
             count, cost = parameters(spec), footing.step.operations(spec)
-            for ratio in ladder.tokens_per_parameter:
-                steps = max(1, round(ratio * count / footing.step.tokens))
+            for wanted in _tokens(ladder.tokens, count):
+                steps = max(1, round(wanted / footing.step.tokens))
                 tokens = steps * footing.step.tokens
-                found.append(Rung(f"{name}-{count}-{ratio:g}", name, spec, tokens, steps, steps * cost))
+                found.append(Rung(f"{name}-{count}-{tokens:.0f}", name, spec, tokens, steps, steps * cost))
     return sorted(found, key=lambda rung: rung.operations)
+
+
+def _tokens(how: Ratios | Counts, parameters: int) -> list[float]:
+    return [each * (parameters if isinstance(how, Ratios) else 1) for each in how.numbers]
 
 
 def _least(footing: Footing) -> int:
@@ -134,7 +138,7 @@ def _largest(ladder: Ladder, footing: Footing, budget: float, cost: Callable[[li
     if least > budget:
         raise QkvError(
             f"the smallest ladder takes {least:.3g} {unit}, and the budget is {budget:.3g}: allow more, or ask for less by "
-            f"--span or --tokens-per-parameter"
+            f"--span, --tokens or --tokens-per-parameter"
         )
     high = low
     while cost(rungs(ladder, footing, high)) <= budget:
@@ -145,8 +149,8 @@ def _largest(ladder: Ladder, footing: Footing, budget: float, cost: Callable[[li
     found = rungs(ladder, footing, low)
     if len({rung.name for rung in found}) < len(found):
         raise QkvError(
-            f"{ladder.sizes} sizes within a span of {ladder.span:g} are too near each other to differ at this budget: ask for "
-            f"fewer by --sizes, or for a larger --span"
+            f"{ladder.sizes} sizes within a span of {ladder.span:g}, or the numbers of their tokens, are too near each other to "
+            f"differ: ask for fewer by --sizes, or for a larger --span"
         )
     return found
 
