@@ -74,7 +74,7 @@ def test_what_cannot_be_planned_is_refused(both: Ladder) -> None:
         planned(replace(both, budget=Operations(1e7)), FOOTING, timed)
     with pytest.raises(QkvError, match=r"the smallest ladder takes .* seconds, and the budget is 6"):
         planned(replace(both, budget=Minutes(0.1)), FOOTING, timed)
-    with pytest.raises(QkvError, match=r"9 sizes within a span of 1\.1 are too near each other"):
+    with pytest.raises(QkvError, match=r"9 sizes within a span of 1\.1, or the numbers of their tokens, are too near"):
         planned(replace(both, sizes=9, span=1.1), FOOTING, timed)
     for wrong in ({"sizes": 1}, {"span": 1.0}, {"contenders": ()}, {"seed": -1}):
         with pytest.raises(QkvError):

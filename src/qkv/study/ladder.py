@@ -136,7 +136,8 @@ def _short(text: str) -> str:
 
 def _row(rung: Rung, outcome: Outcome, seed: int, marks: dict[str, str]) -> dict[str, Any]:
     known = {name: getattr(outcome, name) for name in COLUMNS if hasattr(outcome, name)}
-    return {"name": rung.name, "architecture": rung.contender, **known, "seed": seed, **marks}
+    known |= {"name": rung.name, "architecture": rung.contender, "seed": seed, **marks}
+    return {name: known[name] for name in COLUMNS}
 
 
 def _write(

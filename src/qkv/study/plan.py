@@ -25,7 +25,7 @@ from qkv.train.journal import Journal
 from qkv.train.loop import Ground, Loop, begun
 from qkv.train.task import Task
 
-WARM, TIMED = 2, 4  # steps that are made to see how long one takes
+WARM, TIMED = 2, 6  # steps that are made to see how long one takes
 START = 5.0  # seconds until a process has begun, and after its last step
 VALIDATIONS = 2  # of a member: after its last step, and of the model that is written down
 HALVINGS = 30
@@ -102,11 +102,11 @@ def planned(ladder: Ladder, footing: Footing, timed: Timed) -> Plan:
         return Plan(tuple(found), _paces(found, footing, timed), footing)
     number = 60 * ladder.budget.number
     # how large it is depends on the pace, and the pace on how large it is: asked twice, it is near enough
-    found = rungs(ladder, footing, _least(footing))
+    found, paces = rungs(ladder, footing, _least(footing)), dict[str, Pace]()
     for _ in range(2):
         paces = _paces(found, footing, timed)
         found = _largest(ladder, footing, number, lambda some, paces=paces: Plan(tuple(some), paces, footing).whole, "seconds")
-    return Plan(tuple(found), _paces(found, footing, timed), footing)
+    return Plan(tuple(found), paces, footing)
 
 
 def rungs(ladder: Ladder, footing: Footing, least: float) -> list[Rung]:
@@ -168,7 +168,7 @@ def _paces(found: Sequence[Rung], footing: Footing, timed: Timed) -> dict[str, P
 
 
 def a_step(run: Run, spec: Model, task: Task) -> float:
-    """Seconds of a step of a model, measured on this machine by some."""
+    """Seconds of a step of a model on this machine: the least of some, for whatever else runs here can only make them longer."""
     where = machine.pick(run.device, run.precision)
     run = replace(run, budget=Steps(1), schedule=Cosine(0.0))  # how far a step goes does not change how long it takes
     with tempfile.TemporaryDirectory() as name:
@@ -184,4 +184,4 @@ def a_step(run: Run, spec: Model, task: Task) -> float:
                 ends.append(time.perf_counter())
         finally:
             journal.close()
-    return sorted(after - before for before, after in pairwise(ends[WARM:]))[TIMED // 2]
+    return min(after - before for before, after in pairwise(ends[WARM:]))
