@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Ask, Runs, Text, refused
 
+LARGE = 2**30
 SMALL = (
     "--tokenizer characters --batch-tokens 300 --device cpu --precision fp32 --threads 1 --set width=16 --set *.hidden=32".split()
 )
@@ -17,8 +18,10 @@ def test_a_person_compares_two_translators(ask: Ask, text: Text, tmp_path: Path)
     """Each in a process of its own; the table is what stands in the folder, and going on has nothing left to do."""
     out = tmp_path / "out"
     models = ("transformer-tiny; encoder.depth=1; decoder.depth=1", "universal-tiny; encoder.steps=1; decoder.steps=1")
+    _ = bytearray(LARGE)  # what we had ourselves is no memory of a member
     answer = ask("compare", *models, *text.options, *SMALL, "--flops", "5e7", "--out", out)
     assert answer.code == 0, answer.err
+    assert all(2**26 < json.loads(path.read_text())["peak_memory"] < LARGE for path in out.glob("members/*/member.json"))
     assert answer.out == (out / "comparison.md").read_text()
     head, _, *rows = answer.out.splitlines()
     assert head.startswith("| model ") and "| BLEU | " in " ".join(head.split()) and "sentences/s" in head
@@ -68,5 +71,6 @@ def test_what_is_no_comparison_is_refused(ask: Ask, text: Text, runs: Runs, tmp_
     refused(compare("gpt-tiny", *lines, "--flops", 5), "are less than a step of gpt-tiny")
     masked = compare("--recipe", runs.masked / "run.toml", "--steps", 2)
     refused(masked, "studies are of translators and of language models", "MaskedWords")
+    refused(compare("--recipe", runs.classifier / "run.toml", "--steps", 2), "begin with random values", "run begins with")
     refused(ask("compare", "--out", tmp_path / "none", "--resume"), "there is no comparison in")
     assert not list((tmp_path / "out").glob("members/*"))

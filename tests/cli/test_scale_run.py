@@ -49,4 +49,6 @@ def test_what_is_no_ladder_is_refused(ask: Ask, runs: Runs, text: Text, tmp_path
     refused(ask("scale", "run", out, *lines, "--budget", 5), "the smallest ladder takes")
     refused(ask("scale", "run", out, *lines, *whole, "--set", "budget=Steps(3)"), "decides on the budget")
     refused(ask("scale", "run", tmp_path / "none", "--resume"), "there is no ladder in")
+    refused(ask("scale", "run", out, "--resume", "--plan"), "leave out --resume")
+    refused(ask("scale", "run", out, *lines, *whole, "--tokens", "1e5", "--tokens-per-parameter", "5"), "not both")
     assert not list(out.glob("members/*"))

@@ -13,13 +13,14 @@ from typing import Any
 import psutil
 import pytest
 from PIL import Image
+from tests.cli.test_evolve import Inline
 from tests.study.conftest import Told, contenders, diverging, language, translator
 
 from qkv.error import QkvError
 from qkv.spec.data import Files, Texts
 from qkv.spec.run import Batching, Minutes, Run, Steps
-from qkv.spec.study import About, Comparison, Operations, Predictions
-from qkv.study import process
+from qkv.spec.study import About, Comparison, Contender, Operations, Predictions
+from qkv.study import contest, process
 from qkv.study.compare import compare
 from qkv.study.member import OUTCOME, Failed, Member, bring_up, outcome_of
 from qkv.train.loop import Interrupted
@@ -115,10 +116,30 @@ def test_a_comparison_goes_on_where_it_stopped(three: Comparison, tmp_path: Path
         compare(replace(three, seeds=(1, 2, 3)), tmp_path / "a", Told(), resume=True)
     with pytest.raises(QkvError, match=r"other options: share"):
         compare(replace(three, share=Steps(9)), tmp_path / "a", Told(), resume=True)
+    other = Contender("evolved-gpt-tiny", replace(three.contenders[1].run, smoothing=0.1))
+    with pytest.raises(QkvError, match=r"other options: contenders\.1\.run\.smoothing: 0\.0 before, 0\.1 now"):
+        compare(replace(three, contenders=(three.contenders[0], other)), tmp_path / "a", Told(), resume=True)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("mine")
     with pytest.raises(QkvError, match="is not empty and holds no comparison"):
         compare(three, tmp_path / "b", Told())
+
+
+def test_a_cluster_trains_what_is_left_and_may_lose_a_member(
+    book: Path, tmp_path: Path, inline: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(member: Member) -> Any:
+        if member.name == "lost":
+            raise RuntimeError("a worker was lost")
+        return contest.brought_up(member, Told())
+
+    monkeypatch.setattr(contest, "brought_up_elsewhere", elsewhere)
+    runs = contenders(one=language(book), lost=language(book), other=language(book))
+    report = compare(Comparison(runs, Steps(2)), tmp_path / "a", Told(), cluster=Inline)
+    assert [row.failures for row in report.rows] == ["", "seed 1: RuntimeError: a worker was lost", ""]
+    assert report.rows[2].ps == {1: 1.0} and 0 < report.clock.members <= report.clock.whole
+    compare(Comparison(runs, Steps(2)), tmp_path / "a", Told(), resume=True, cluster=Inline)
+    assert sorted(inline) == ["one, seed 1", "other, seed 1"], "what is finished is not sent anywhere"
 
 
 def test_a_failed_member_is_a_row_that_says_so_and_is_tried_again(book: Path, tmp_path: Path, inline: list[str]) -> None:

@@ -107,6 +107,8 @@ def run(
     from qkv.train.loop import Interrupted
 
     options = locals()
+    if plan and resume:
+        raise QkvError("--plan shows what a new ladder would be, and a ladder that goes on has its plan: leave out --resume")
     ladder = read_study(out, NAME) if resume and not options_given(context, MAY_CHANGE) else _ladder(models or [], options)
     machine.prepare(threads)  # so that the steps which are timed are like those which are made
     with Watcher() as watch:

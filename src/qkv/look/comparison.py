@@ -53,6 +53,7 @@ def draw(curves: Sequence[Curve], title: str, path: Path) -> None:
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.tick_params(labelsize=8)
     axes[0].set_ylabel("validation loss, nats per token", fontsize=10)
-    axes[0].legend(fontsize=9)
+    if curves:
+        axes[0].legend(fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)

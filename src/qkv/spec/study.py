@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qkv.error import QkvError
-from qkv.spec.run import Minutes, Run, Source, Steps, above
+from qkv.spec.run import From, Minutes, Run, Source, Steps, above
 from qkv.spec.search import AnyNumber
 
 
@@ -60,6 +60,10 @@ class Contender:
 
     name: str
     run: Run
+
+    def __post_init__(self) -> None:
+        if isinstance(self.run.start, From):
+            raise QkvError(f"the members of a study begin with random values, and {self.name} begins with {self.run.start.run}")
 
 
 @dataclass(frozen=True)

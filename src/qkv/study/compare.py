@@ -52,13 +52,8 @@ def compare(
         references = _references(comparison, task)
         planned = [(each, *_sized(comparison, each, folder, task)) for each in comparison.contenders]
         members = list(_members(comparison, folder, planned, step, threads))
-        if not (folder / NAME).is_file():
-            begin(
-                folder,
-                NAME,
-                comparison,
-                {Path(run.model): spec for _, run, spec in planned if isinstance(comparison.size, About)},
-            )
+        resized = {Path(run.model): spec for _, run, spec in planned if isinstance(comparison.size, About)}
+        begin(folder, NAME, comparison, resized)
         same_text(folder, task.fingerprints, comparison.test)
         endings: dict[Member, Ending] = {}
         for member, ending in held(members, watch, clock, cluster):

@@ -38,11 +38,13 @@ def agreed(folder: Path, name: str, study: Any, resume: bool) -> None:
 
 
 def begin(folder: Path, name: str, study: Any, models: dict[Path, Model]) -> None:
-    """Write down what is asked for, and the models that were made for it."""
-    (folder / name).write_text(tomli_w.dumps(plain.to_plain(study)), encoding="utf-8")
-    for path, model in models.items():
+    """Write down what is asked for, and the models that were made for it; nothing is written twice."""
+    texts = {folder / name: tomli_w.dumps(plain.to_plain(study))}  # first: a folder that holds it can be gone on with
+    texts |= {path: json.dumps(plain.to_plain(model), indent=2) + "\n" for path, model in models.items()}
+    for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(plain.to_plain(model), indent=2) + "\n", encoding="utf-8")
+        if not path.is_file():
+            path.write_text(text, encoding="utf-8")
 
 
 def same_text(folder: Path, texts: dict[str, str], test: Source | OnValidation | Unjudged) -> None:

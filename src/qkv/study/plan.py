@@ -20,9 +20,8 @@ from qkv.spec.run import Cosine, Run, Steps
 from qkv.spec.size import Sizes
 from qkv.spec.study import Counts, Ladder, Operations, Ratios
 from qkv.study.budget import THERE_AND_BACK, Step
-from qkv.study.process import Silent
 from qkv.train.journal import Journal
-from qkv.train.loop import Ground, Loop, begun
+from qkv.train.loop import Ground, Loop, Silent, begun
 from qkv.train.task import Task
 
 WARM, TIMED = 2, 6  # steps that are made to see how long one takes

@@ -20,19 +20,9 @@ from typing import IO, Any
 from qkv import device as machine
 from qkv.error import QkvError
 from qkv.study.member import Ending, Failed, Member, bring_up, outcome_of
-from qkv.train.loop import Interrupted, Watch
+from qkv.train.loop import Interrupted, Silent, Watch
 
 SAY, STEP, FAILED = "say", "step", "failed"
-
-
-class Silent:
-    """A Watch that says nothing."""
-
-    def say(self, line: str) -> None:
-        pass
-
-    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None:
-        pass
 
 
 def brought_up(member: Member, watch: Watch) -> Ending:
