@@ -6,10 +6,12 @@ import contextlib
 import ctypes
 import functools
 import platform
+import resource
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -178,6 +180,17 @@ def prepare(threads: int = 0) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, largest)
         libc.mallopt(trim_threshold, largest)
+
+
+def peak_memory(where: torch.device) -> int:
+    """The most bytes that this process has had so far: of a GPU what its tensors took, on a CPU all that it holds."""
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where)
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux counts among the resources of a process those of the one that began it
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def build_of_machine() -> dict[str, str | int]:

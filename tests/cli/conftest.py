@@ -180,6 +180,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(text, valid, table, *(folder / name for name in ("language", "draft", "masked", "classifier")))
 
 
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members of studies are trained in this process."""
+    from qkv.study import contest
+    from qkv.study.member import bring_up, outcome_of
+
+    monkeypatch.setattr(curves, "draw", lambda journal, path, title: None)
+    monkeypatch.setattr(contest, "brought_up", lambda member, watch: bring_up(member, watch) or outcome_of(member.folder))
+
+
 def refused(answer: Answer, *words: str, code: int = 2) -> None:
     """One line that says what is wrong, on standard error, and no traceback."""
     assert answer.code == code, answer

@@ -40,6 +40,7 @@ from qkv.spec.model import EncoderDecoder, Joint, sides
 from qkv.spec.part import Block, FeedForward, PostNorm, PreNorm
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.search import AnyNumber, AtRandom, Between, Hurdles, NoHurdles, Search, Tournament
+from qkv.train.cluster import by_dask
 from qkv.train.run_folder import read_run
 
 FIRST: Any = beginning(transformer(Joint(30), width=16, hidden=64, heads=4, depth=2, norm=PreNorm()))
@@ -410,7 +411,7 @@ def test_a_cluster_brings_children_up_and_may_lose_a_worker(runs: Runs, tmp_path
                     os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
 
         watch = Killing()
-        best = engine.evolve(search, tmp_path / "a", watch, workers=2, executor=engine.by_dask(cluster.scheduler_address))
+        best = engine.evolve(search, tmp_path / "a", watch, workers=2, executor=by_dask(cluster.scheduler_address))
     assert best.fitness is not None
     assert sorted(row[0] for row in rows(tmp_path / "a")) == list(range(6))
     assert not [child.failure for _, child in watch.shown if child.failure], "what a lost worker had is done by another"

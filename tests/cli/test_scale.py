@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from tests.cli.conftest import Ask, refused
-from tests.study.conftest import PUBLISHED, Written, ladder, written
+from tests.study.laddered import PUBLISHED, Written, ladder, written
 
 from qkv.spec.law import Surface
 

@@ -13,7 +13,24 @@ import tomli_w
 
 from qkv.error import QkvError
 from qkv.papers.catalogue import CATALOGUE, named
-from qkv.spec import cell, choice, data, halt, law, model, objective, part, plain, pooling, position, run, score, search, world
+from qkv.spec import (
+    cell,
+    choice,
+    data,
+    halt,
+    law,
+    model,
+    objective,
+    part,
+    plain,
+    pooling,
+    position,
+    run,
+    score,
+    search,
+    study,
+    world,
+)
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
 from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
@@ -83,6 +100,7 @@ EXAMPLES: list[Any] = [
     data.Files(("a", "b"), ("c", "d")),
     data.Pairs(("t.tsv",), ("en", "de")),
     *(data.Whole(), data.Lines(), data.Paragraphs(), TEXTS, data.Labelled(("t.jsonl",), ("2", "1")), data.HeldOut(0.2)),
+    *(data.OfRun(), data.HeldOut(0.2, 3)),
     data.Stories(("qa1.txt", "qa2.txt.gz")),
     *(data.AsTheyAre(), data.Pictures(28, 20, 3), data.Sounds(8000), data.Bytes(("a.wav", "b"), data.Sounds(16000))),
     *(world.Copy(9), world.Reverse(8), world.Double(7), world.Addition(12), world.AddProgram(4)),
@@ -108,6 +126,17 @@ EXAMPLES: list[Any] = [
     ),
     *(law.Resamples(99), law.Subsamples(50, 0.7), law.Surface(1.69, 406.4, 410.7, 0.34, 0.28), law.Line(0.0, 8.8e13, 0.076)),
     law.Valley(0.5, 0.45, 0.3, 0.55, 1.6, 1e20, 0.06),
+    *(study.Predictions(9.5), study.Operations(1e12), study.About(7), study.OnValidation(), study.Unjudged()),
+    *(study.Counts((1e6, 2e6)), study.Ratios((3.0,))),
+    study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),
+    study.Ladder(
+        (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),
+        *(study.Operations(1e9), 3, 9.5, study.Counts((2.0, 3.5)), 4),
+    ),
+    study.Comparison(
+        (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),
+        *(study.Operations(1e9), study.About(9), (3, 4), TEXTS),
+    ),
     run.Run(
         "bert-tiny",
         TEXTS,

@@ -1,70 +1,103 @@
-"""What the tests of studies share: ladders whose law is known."""
+"""What the tests of studies share: a text, tiny members, and a way to train them without a process of their own."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
-from itertools import product
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
+from tests.cli.conftest import sentences, write
+from tests.study.laddered import written  # noqa: F401
 
-from qkv.spec.law import Surface
-from qkv.study.table import Member, Table
+from qkv.error import QkvError
+from qkv.look import curves
+from qkv.papers.catalogue import entry
+from qkv.spec.data import Files, HeldOut, Texts, Tokenizer
+from qkv.spec.objective import Generate, Translate
+from qkv.spec.run import Cosine, Run
+from qkv.spec.study import Contender
+from qkv.study import contest
+from qkv.study.member import Ending, Failed, Member, bring_up, outcome_of
 
-PUBLISHED = Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
-SIZES, TOKENS = np.geomspace(1e7, 3e9, 6).tolist(), np.geomspace(1e9, 1e11, 5).tolist()
-
-
-def ladder(
-    law: Surface = PUBLISHED,
-    sizes: Sequence[float] = SIZES,
-    tokens: Sequence[float] = TOKENS,
-    noise: float = 0.0,
-    seed: int = 1,
-    architecture: str = "",
-) -> list[Member]:
-    """A member for each size and number of tokens, whose losses follow a law, but for noise on their logarithms."""
-    draw = np.random.default_rng(seed)
-    return [
-        Member(
-            f"{architecture or 'member'} {number}",
-            n,
-            None,
-            d,
-            law.loss(n, d) * float(np.exp(draw.normal(0, noise))),
-            None,
-            architecture,
-        )
-        for number, (n, d) in enumerate(product(sizes, tokens))
-    ]
+SMALL = ("width=16", "*.depth=1", "*.hidden=32")
 
 
-def table(*members: Member) -> Table:
-    """A table that was not read from a file."""
-    return Table(members)
+class Told:
+    """A Watch that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None:
+        pass
 
 
-Written = Callable[..., Path]
+@pytest.fixture(scope="session", autouse=True)
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One thread and a cache of our own; no curves of single runs, which take longer than the runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QKV_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(curves, "draw", lambda journal, path, title: None)
+        yield
+    torch.set_num_threads(threads)
 
 
-def write(path: Path, header: str, rows: Sequence[Sequence[Any]]) -> Path:
-    """A CSV of some columns."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(","))
-        writer.writerows(rows)
-    return path
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 400 lines."""
+    return write(tmp_path_factory.mktemp("text") / "book.txt", sentences(400, 1))
+
+
+def language(book: Path, model: str = "gpt-tiny", changes: tuple[str, ...] = SMALL, **fields: Any) -> Run:
+    """How a small language model is trained on a text."""
+    how = vars(entry(model).practice) | {"longest": 32}
+    run = Run(model, Texts((str(book),)), HeldOut(0.1, 1), Generate(), changes=changes, tokenizer=Tokenizer("characters"), **how)
+    return replace(run, **{"device": "cpu", "precision": "fp32", "batching": replace(run.batching, tokens=256), **fields})
+
+
+def translator(folder: Path, model: str = "transformer-tiny", **fields: Any) -> Run:
+    """How a small translator is trained to copy capitals."""
+    lines = sentences(80, 2)
+    source, target = write(folder / "a", lines), write(folder / "b", [line.upper() for line in lines])
+    text = Files((str(source),), (str(target),))
+    run = Run(
+        model, text, HeldOut(0.2, 1), Translate(), changes=SMALL, tokenizer=Tokenizer("characters"), **vars(entry(model).practice)
+    )
+    return replace(run, **{"device": "cpu", "precision": "fp32", "batching": replace(run.batching, tokens=300), **fields})
+
+
+def diverging(run: Run) -> Run:
+    """The same with a learning rate that nothing survives."""
+    return replace(run, schedule=Cosine(peak=1e30, warmup=1))
+
+
+def contenders(**runs: Run) -> tuple[Contender, ...]:
+    """Runs with their names."""
+    return tuple(Contender(name, run) for name, run in runs.items())
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Written:
-    """Write members into a CSV, and give back its path."""
+def inline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Members are trained in this process; their titles are noted."""
+    titles: list[str] = []
 
-    def wrote(members: Sequence[Member], columns: str = "name,parameters,tokens,loss,architecture") -> Path:
-        rows = [[getattr(member, name) for name in columns.split(",")] for member in members]
-        return write(tmp_path / "made.csv", columns, rows)
+    def here(member: Member, watch: Any) -> Ending:
+        titles.append(member.title)
+        try:
+            bring_up(member, watch)
+        except QkvError as error:
+            return Failed(str(error))
+        found = outcome_of(member.folder)
+        assert found is not None
+        return found
 
-    return wrote
+    monkeypatch.setattr(contest, "brought_up", here)
+    return titles

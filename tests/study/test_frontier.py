@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from tests.study.conftest import PUBLISHED
+from tests.study.laddered import PUBLISHED
 
 from qkv.spec.law import Cost, Counted, Line, SixND, Surface, Valley
 from qkv.study.frontier import best, flops, least, ratio, reaching

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.study.conftest import PUBLISHED, SIZES, TOKENS, ladder, table
+from tests.study.laddered import PUBLISHED, SIZES, TOKENS, ladder, table
 
 from qkv.error import QkvError
 from qkv.spec.law import (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize
-from tests.study.conftest import PUBLISHED, ladder
+from tests.study.laddered import PUBLISHED, ladder
 
 from qkv.error import QkvError
 from qkv.study import powers

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.study.conftest import PUBLISHED, ladder, table
+from tests.study.laddered import PUBLISHED, ladder, table
 
 from qkv.error import QkvError
 from qkv.spec.law import (

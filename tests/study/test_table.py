@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.study.conftest import write
+from tests.study.laddered import write
 
 from qkv.error import QkvError
 from qkv.spec.law import WithEmbeddings, WithoutEmbeddings

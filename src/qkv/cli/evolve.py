@@ -47,12 +47,12 @@ def evolve(
     import os
 
     from qkv import device as machine
-    from qkv.evolve.evolve import by_dask
     from qkv.evolve.evolve import evolve as search_on
     from qkv.evolve.record import BEST, read_search
+    from qkv.train.cluster import by_dask
 
     if resume:
-        if said := _said(context):
+        if said := options_given(context, MAY_CHANGE):
             raise QkvError(f"a search that goes on keeps its options: leave out {', '.join(said)}")
         search = read_search(out)
     elif recipe is None:
@@ -70,12 +70,12 @@ def evolve(
     print(out / BEST)
 
 
-def _said(context: typer.Context) -> list[str]:
-    """The options that were given, but those that a search may go on with."""
+def options_given(context: typer.Context, but: tuple[str, ...]) -> list[str]:
+    """The options that were given, but these."""
     found = []
     for option in context.command.params:
         source = context.get_parameter_source(str(option.name))
-        if source is not None and source.name == "COMMANDLINE" and option.name not in MAY_CHANGE:
+        if source is not None and source.name == "COMMANDLINE" and option.name not in but:
             found.append(option.opts[0])
     return found
 

@@ -6,7 +6,23 @@ import sys
 
 import typer
 
-from qkv.cli import attend, demo, evaluate, evolve, export, generate, import_, inspect, look, read, scale, train, use
+from qkv.cli import (
+    attend,
+    compare,
+    demo,
+    evaluate,
+    evolve,
+    export,
+    generate,
+    import_,
+    inspect,
+    ladder,
+    look,
+    read,
+    scale,
+    train,
+    use,
+)
 from qkv.cli.console import hush
 from qkv.error import QkvError, QkvFailure
 
@@ -20,7 +36,7 @@ app = typer.Typer(
 training = typer.Typer(help="Train a model into a run folder.", no_args_is_help=True, rich_markup_mode=None)
 looking = typer.Typer(help="Pictures of what a model does.", no_args_is_help=True, rich_markup_mode=None)
 scaling = typer.Typer(
-    help="The power law of a model's size, and what follows from it.", no_args_is_help=True, rich_markup_mode=None
+    help="How loss falls with size: a ladder of models, and its power law.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(training, name="train")
 for verb in (train.translate, train.generate, train.fill, train.denoise, train.classify):
@@ -32,8 +48,10 @@ app.command()(read.embed)
 app.command()(read.classify)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.score)
+app.command()(compare.compare)
 app.command()(evolve.evolve)
 app.add_typer(scaling, name="scale")
+scaling.command("run")(ladder.run)
 scaling.command("fit")(scale.fit)
 scaling.command("predict")(scale.predict)
 app.command()(attend.attend)

@@ -1,4 +1,4 @@
-"""`qkv scale`."""
+"""`qkv scale fit` and `qkv scale predict`: the power law of a ladder."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def translate(
     """
     from qkv.spec.objective import Translate
 
-    texts = {"train": _pairs(source, target, pairs, fields), "valid": _pairs(valid_source, valid_target, valid_pairs, fields)}
+    texts = {"train": pairs_of(source, target, pairs, fields), "valid": pairs_of(valid_source, valid_target, valid_pairs, fields)}
     for name, said, drawn in (("train", world, (number, 1)), ("valid", valid_world, (max(1, number // 10), 2))):
         if said is not None:
             if texts[name] is not None:
@@ -95,7 +95,7 @@ def translate(
     kind = "bpe" if world is None else _pieces(texts["train"])
     wanted = "--source and --target, --pairs and --fields, or --world"
     call = Call("translate", "transformer-small", Translate(), wanted, texts, out, resume, threads, tensorboard, kind=kind)
-    cut = _cut(tokenizer, vocabulary) | _given(joint=False if separate else None)
+    cut = cut_of(tokenizer, vocabulary) | said_of(joint=False if separate else None)
     _train(call, model, start, recipe, set_, cut, locals())
 
 
@@ -138,7 +138,7 @@ def generate(
     """
     from qkv.spec.objective import Generate
 
-    cut = _cut(tokenizer, vocabulary)
+    cut = cut_of(tokenizer, vocabulary)
     texts = {"train": texts_of(text, documents, "whole"), "valid": texts_of(valid_text, documents, "whole")}
     named = {"--bytes": bytes_, "--images": images, "--sounds": sounds}
     to_validate = {"--bytes": valid_bytes, "--images": valid_images, "--sounds": valid_sounds}
@@ -187,7 +187,7 @@ def fill(
 
     texts = {"train": texts_of(text, documents, "lines"), "valid": texts_of(valid_text, documents, "lines")}
     call = Call("fill", "bert-tiny", MaskedWords(), "--text", texts, out, resume, threads, tensorboard, extra=(MASK,))
-    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+    _train(call, model, start, recipe, set_, cut_of(tokenizer, vocabulary), locals())
 
 
 def denoise(
@@ -232,7 +232,7 @@ def denoise(
     teaches = (type(objective),) if noise else get_args(Noise)
     texts = {"train": texts_of(text, documents, "lines"), "valid": texts_of(valid_text, documents, "lines")}
     call = Call("denoise", default, objective, "--text", texts, out, resume, threads, tensorboard, extra=extra, teaches=teaches)
-    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+    _train(call, model, start, recipe, set_, cut_of(tokenizer, vocabulary), locals())
 
 
 def classify(
@@ -281,7 +281,7 @@ def classify(
         named = {"kind": "bpe", "model": "bert-tiny", "objective": Classify()}
     wanted = "--table, or --stories"
     call = Call("classify", wanted=wanted, texts=texts, out=out, resume=resume, threads=threads, tensorboard=tensorboard, **named)
-    _train(call, model, start, recipe, set_, _cut(tokenizer, vocabulary), locals())
+    _train(call, model, start, recipe, set_, cut_of(tokenizer, vocabulary), locals())
 
 
 @dataclass(frozen=True)
@@ -324,8 +324,8 @@ def _train(
     given: dict[str, Any] = {name: text for name, text in call.texts.items() if text is not None}
     if model is not None and model.endswith(".json"):
         model = str(Path(model).absolute())  # run.toml means the same from any folder
-    given |= _given(model=model, **{name: options[name] for name in ("longest", "seed", "device", "precision")})
-    given |= _given(budget=_budget(options["steps"], options["epochs"], options["minutes"]))
+    given |= said_of(model=model, **{name: options[name] for name in ("longest", "seed", "device", "precision")})
+    given |= said_of(budget=_budget(options["steps"], options["epochs"], options["minutes"]))
     brought = {} if start is None else _brought(start, model, cut)
     if base is None:
         base = _begun(call, brought | given)
@@ -333,7 +333,7 @@ def _train(
         given |= brought
     else:
         raise QkvError(f"{recipe or call.out} trains {type(base.objective).__name__}, which `qkv train {call.verb}` does not")
-    batching = _given(tokens=options["batch_tokens"], accumulate=options["accumulate"])
+    batching = said_of(tokens=options["batch_tokens"], accumulate=options["accumulate"])
     given |= {"tokenizer": _replaced(base.tokenizer, cut), "batching": _replaced(base.batching, batching)}
     run = changed(_replaced(base, given), settings or [])
 
@@ -375,7 +375,7 @@ def _begun(call: Call, given: dict[str, Any]) -> Any:
             raise QkvError(f"there is no run in {call.out} to go on with")
         raise QkvError(f"no training text: give {call.wanted}, or a --recipe that names it")
     name, start = given.get("model", call.model), given.get("start")
-    how: dict[str, Any] = vars(entry(name).practice) | _given(start=start)
+    how: dict[str, Any] = vars(entry(name).practice) | said_of(start=start)
     if start is not None and (Path(start.run) / RECIPE).is_file():
         how["longest"] = read_run(Path(start.run) / RECIPE).longest
     return Run(name, given["train"], objective=call.objective, tokenizer=Tokenizer(call.kind, extra=call.extra), **how)
@@ -394,14 +394,16 @@ def find_recipe(name: str) -> Path:
     return known[name]
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def said_of(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _cut(kind: str | None, vocabulary: int | None) -> dict[str, Any]:
+def cut_of(kind: str | None, vocabulary: int | None) -> dict[str, Any]:
+    """How text is to be cut, as far as options say."""
     from qkv.spec.data import Exactly
 
-    return _given(kind=kind, vocabulary=Exactly(vocabulary) if vocabulary is not None else None)
+    return said_of(kind=kind, vocabulary=Exactly(vocabulary) if vocabulary is not None else None)
 
 
 def _every_byte() -> Any:
@@ -440,7 +442,8 @@ def changed(run: Any, settings: list[str]) -> Any:
     return run
 
 
-def _pairs(source: list[str] | None, target: list[str] | None, pairs: list[str] | None, fields: str | None) -> Any:
+def pairs_of(source: list[str] | None, target: list[str] | None, pairs: list[str] | None, fields: str | None) -> Any:
+    """Parallel text as a value, None where no option names any."""
     from qkv.spec.data import Files, Pairs
 
     if pairs:

@@ -68,6 +68,11 @@ class PackedPlan:
     def __getitem__(self, index: int) -> np.ndarray:
         return self._batches[index]
 
+    @property
+    def size(self) -> int:
+        """The predictions of the whole stream."""
+        return int(self._ends[-1])
+
     def rows(self, numbers: np.ndarray) -> Rows:
         """Some rows as tensors; all are equally long."""
         made = [self._row(int(number)) for number in numbers]

@@ -15,7 +15,7 @@ from qkv.error import QkvError
 from qkv.spec.model import Model
 from qkv.spec.run import Run, Steps
 from qkv.train.journal import Journal
-from qkv.train.loop import Ground, Loop, begun
+from qkv.train.loop import Ground, Loop, Silent, begun
 from qkv.train.task import Task
 from qkv.train.tasks import task_of
 
@@ -27,16 +27,6 @@ class Upbringing:
     stages: tuple[tuple[int, float], ...]
     seconds: float
     failure: str = ""
-
-
-class Silent:
-    """A Watch that says nothing."""
-
-    def say(self, line: str) -> None:
-        pass
-
-    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None:
-        pass
 
 
 _read: dict[Run, Task] = {}  # the texts that this process has read

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from qkv.error import QkvError
 from qkv.evolve.child import Upbringing, bring_up, prepare, task_for
@@ -23,7 +23,6 @@ from qkv.train.run import describe
 
 LOST = "its process died, twice: it may have hung, or needed more memory than there is"
 GRACE = 60.0  # seconds that a child has beyond half as long again as it may take, before its process ends itself
-CONNECT = 20  # seconds
 SEED = 0  # the number of the child that is what the search begins with
 
 
@@ -60,46 +59,6 @@ def local(workers: int) -> Callable[[], Executor]:
         return ProcessPoolExecutor(workers, spawned, initializer=prepare, initargs=(threads,))
 
     return made
-
-
-def by_dask(address: str) -> Callable[[], Executor]:
-    """The workers of a cluster, by the address of its dask scheduler. All of its machines must find the text where it is here."""
-
-    def made() -> Executor:
-        try:
-            from distributed import Client
-            from distributed.diagnostics.plugin import WorkerPlugin
-        except ImportError:
-            raise QkvError("a cluster needs dask: pip install 'qkv[cluster]'") from None
-        try:
-            client = Client(address, timeout=CONNECT)
-        except (OSError, ValueError) as error:
-            raise QkvError(f"there is no dask scheduler at {address}: {error}") from None
-
-        class Prepared(WorkerPlugin):
-            """Every worker, also one that comes later, is made ready for children."""
-
-            def setup(self, worker: object) -> None:
-                prepare(1)
-
-        client.register_plugin(Prepared())
-        return _Cluster(client)
-
-    return made
-
-
-class _Cluster(Executor):
-    """The executor of a client of dask, which takes its leave when it is shut down."""
-
-    def __init__(self, client: Any) -> None:
-        self._client, self._executor = client, client.get_executor(pure=False)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return self._executor.submit(fn, *args, **kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._executor.shutdown(wait)
-        self._client.close()
 
 
 @dataclass

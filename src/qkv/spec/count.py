@@ -81,6 +81,15 @@ def parameters(model: Model) -> int:
     return _rows(model) * width + tables * _beside_tokens(model.embedding, width) + stacks + output
 
 
+def without_embeddings(model: Model) -> int:
+    """Trained numbers but those of the vectors of tokens, places and segments, and of an output map of its own: the N of Kaplan
+    et al. 2020, with norms and offsets, which they leave out."""
+    width, embedding = model.width, model.embedding
+    tables = 2 if isinstance(model, EncoderDecoder) else 1
+    rows = model.vocabulary.size if isinstance(model, Classifier) else _rows(model)
+    return parameters(model) - (rows + tables * (vectors(embedding.position) + embedding.segments)) * width
+
+
 def flops(model: Model, length: int = 32) -> int:
     """Operations of one forward pass over one token, in a text `length` tokens long; with two sides, over one source and one
     target token in a pair of sentences of that length each. A recurrence makes all its steps."""

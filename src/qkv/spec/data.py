@@ -208,12 +208,23 @@ class Stories:
 
 
 @dataclass(frozen=True)
+class OfRun:
+    """The seed of the run."""
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """No validation text was given: this share of the training text is held out for it; of pairs, labelled texts and documents at
-    least one, and of a text that is one document its last lines, or its last bytes."""
+    least one, and of a text that is one document its last lines, or its last bytes.
+
+    The seed decides which; runs that differ in theirs alone hold the same out where they name one here.
+    """
 
     share: float = 0.01
+    seed: int | OfRun = OfRun()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.seed, OfRun) and (isinstance(self.seed, bool) or self.seed < 0):
+            raise QkvError(f"HeldOut.seed is not negative: {self.seed!r}")
         if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share < 1:
             raise QkvError(f"HeldOut.share must lie between 0 and 1, such as 0.01, not {self.share!r}")

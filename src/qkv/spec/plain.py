@@ -11,9 +11,26 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from qkv.error import QkvError, unknown
-from qkv.spec import cell, choice, data, halt, law, model, objective, part, pattern, pooling, position, run, score, search, world
+from qkv.spec import (
+    cell,
+    choice,
+    data,
+    halt,
+    law,
+    model,
+    objective,
+    part,
+    pattern,
+    pooling,
+    position,
+    run,
+    score,
+    search,
+    study,
+    world,
+)
 
-_MODULES = (part, cell, halt, pattern, pooling, choice, position, score, model, data, world, objective, run, search, law)
+_MODULES = (part, cell, halt, pattern, pooling, choice, position, score, model, data, world, objective, run, search, law, study)
 VALUES: dict[str, type] = {
     name: value
     for module in _MODULES

@@ -10,8 +10,8 @@ from qkv.spec.objective import Classify, Generate, Objective, Translate
 from qkv.spec.world import Drawn
 
 
-def _above(value: object, least: float, *names: str) -> None:
-    """Refuse a value whose fields of these names are not numbers above the least."""
+def above(value: object, least: float, *names: str) -> None:
+    """Raises QkvError for a value whose fields of these names are not numbers above the least."""
     for name in names:
         number = getattr(value, name)
         if not number > least:
@@ -35,7 +35,7 @@ class Adam:
         for name in ("beta1", "beta2", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise QkvError(f"Adam.{name} is a share of at least 0 and below 1, not {getattr(self, name)!r}")
-        _above(self, 0, "epsilon")
+        above(self, 0, "epsilon")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Noam:
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _above(self, 0, "warmup", "factor")
+        above(self, 0, "warmup", "factor")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Cosine:
     last: float = 0.0
 
     def __post_init__(self) -> None:
-        _above(self, 0, "warmup")
+        above(self, 0, "warmup")
         if self.peak < 0 or self.last < 0:
             raise QkvError(f"a learning rate is not negative, nor is the share of it that is left at the end: not {self}")
 
@@ -74,7 +74,7 @@ class Batching:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        _above(self, 0, "tokens", "accumulate")
+        above(self, 0, "tokens", "accumulate")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Clip:
     norm: float = 1.0
 
     def __post_init__(self) -> None:
-        _above(self, 0, "norm")
+        above(self, 0, "norm")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Steps:
     number: int
 
     def __post_init__(self) -> None:
-        _above(self, 0, "number")
+        above(self, 0, "number")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Epochs:
     number: int
 
     def __post_init__(self) -> None:
-        _above(self, 0, "number")
+        above(self, 0, "number")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Minutes:
     since: int = 0
 
     def __post_init__(self) -> None:
-        _above(self, 0, "number")
+        above(self, 0, "number")
 
 
 Budget = Steps | Epochs | Minutes
@@ -142,7 +142,7 @@ class Patience:
     evaluations: int = 10
 
     def __post_init__(self) -> None:
-        _above(self, 0, "evaluations")
+        above(self, 0, "evaluations")
 
 
 Stopping = ToTheEnd | Patience
@@ -161,8 +161,8 @@ class Evaluation:
     tokenise: str = "13a"
 
     def __post_init__(self) -> None:
-        _above(self, 0, "every")
-        _above(self, -1, "sentences")
+        above(self, 0, "every")
+        above(self, -1, "sentences")
 
 
 @dataclass(frozen=True)

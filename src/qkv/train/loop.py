@@ -53,6 +53,16 @@ class Watch(Protocol):
     def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None: ...
 
 
+class Silent:
+    """A Watch that says nothing."""
+
+    def say(self, line: str) -> None:
+        pass
+
+    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None:
+        pass
+
+
 class Interrupted(Exception):
     """A signal asked the run to save and stop."""
 

@@ -87,6 +87,9 @@ def _differences(old: Any, new: Any, name: str) -> list[str]:
         return []
     if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
         return [found for key in old for found in _differences(old[key], new[key], _joined(name, key))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and all(isinstance(each, dict) for each in old):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [found for place, (one, other) in pairs for found in _differences(one, other, _joined(name, str(place)))]
     return [f"{name}: {old!r} before, {new!r} now"]
 
 

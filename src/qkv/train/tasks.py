@@ -10,7 +10,7 @@ from qkv.data.labels import prepare_labels
 from qkv.data.pictures import described
 from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
-from qkv.spec.data import Bytes, Labelled, Pictures, Stories, Texts
+from qkv.spec.data import Bytes, HeldOut, Labelled, OfRun, Pictures, Stories, Texts
 from qkv.spec.model import (
     Classifier,
     DecoderOnly,
@@ -37,10 +37,10 @@ FRAME = 2  # positions that the start and the end symbol may take
 
 def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
     """The objective of a run on its text, which is encoded if it is not yet; tokenizers that are given are not learned anew."""
-    text, valid = run.train, run.valid
+    text, valid, seed = run.train, run.valid, _dice(run)
     if isinstance(text, Texts | Bytes):
         assert not isinstance(valid, Labelled)
-        prepared = prepare_texts(text, valid, given.source if given else run.tokenizer, seed=run.seed, cache=cache)  # pyright: ignore[reportArgumentType]
+        prepared = prepare_texts(text, valid, given.source if given else run.tokenizer, seed=seed, cache=cache)  # pyright: ignore[reportArgumentType]
         match run.objective:
             case Generate():
                 return Generating(run, prepared)
@@ -50,10 +50,16 @@ def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
                 return Denoising(run, prepared)
     if isinstance(text, Labelled | Stories):
         cut = given.source if given else run.tokenizer
-        labelled = prepare_labels(text, valid, cut, longest=run.longest, seed=run.seed, cache=cache)  # pyright: ignore[reportArgumentType]
+        labelled = prepare_labels(text, valid, cut, longest=run.longest, seed=seed, cache=cache)  # pyright: ignore[reportArgumentType]
         return Classifying(run, labelled)
     cut = given or run.tokenizer
-    return Translating(run, prepare(text, valid, cut, seed=run.seed, longest=run.longest, cache=cache))  # pyright: ignore[reportArgumentType]
+    return Translating(run, prepare(text, valid, cut, seed=seed, longest=run.longest, cache=cache))  # pyright: ignore[reportArgumentType]
+
+
+def _dice(run: Run) -> int:
+    """The seed that decides which text is held out, where some is."""
+    held = run.valid
+    return held.seed if isinstance(held, HeldOut) and not isinstance(held.seed, OfRun) else run.seed
 
 
 def labels_of(task: Task) -> tuple[str, ...]:

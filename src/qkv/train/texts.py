@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -71,13 +72,28 @@ class Generating:
         return of_vectors(model, hidden.flatten(0, 1), batch.truth.flatten(), smoothing, precision)
 
     def validation_loss(self, model: DecoderOnly, tally: Tally | None = None) -> float:
+        return mean_loss(self.losses, model, self._to_validate(), model.output.weight.device, tally)
+
+    @torch.inference_mode()
+    def stretches(self, model: DecoderOnly) -> list[tuple[float, int]]:
+        """The plain loss of each row of the validation text, in nats, and how many predictions it is the sum of; all rows
+        together are the validation loss."""
+        found: list[tuple[float, int]] = []
+        for batch in self._to_validate():
+            batch = batch.to(model.output.weight.device)
+            for hidden, truth in zip(model.decode(batch.given, batch.sight), batch.truth, strict=True):
+                nats = torch.nn.functional.cross_entropy(model.logits(hidden).float(), truth, reduction="none")
+                found.append((nats.sum(dtype=torch.float64).item(), len(truth)))
+        return found
+
+    def _to_validate(self) -> Iterator[Rows]:
+        """The validation text, row by row as it stands."""
         run, side, symbols = self.run, self.prepared.valid, self.prepared.tokenizer.symbols
         if self._each:
             plan = each_in_order(side, symbols, tokens=run.batching.tokens)
         else:
             plan = in_order(side, symbols, length=run.longest, tokens=run.batching.tokens)
-        batches = (plan.rows(plan[index]) for index in range(len(plan)))
-        return mean_loss(self.losses, model, batches, model.output.weight.device, tally)
+        return (plan.rows(plan[index]) for index in range(len(plan)))
 
     def measure(self, model: DecoderOnly) -> dict[str, Any]:
         """Validation loss and perplexity per token, and bits per byte of the text, or per dimension of pictures and sounds."""

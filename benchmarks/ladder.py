@@ -1,0 +1,108 @@
+"""A ladder on WikiText-2: at least 6 sizes over more than a hundredfold in parameters, the largest at least three times the next
+and held out, for the law that the others follow to predict its loss.
+
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --plan        what it will train, and about how long
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder               80 minutes on two cores; goes on where it stopped
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/tried --minutes 2 --span 12 --sizes 3 --tokens 5e4,1e5
+
+A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. It
+writes OUT/ladder/ladder.csv, and the same in two parts: OUT/fitted.csv, and OUT/held-out.csv with the largest size, which no fit
+may see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qkv import device
+from qkv.papers.catalogue import entry
+from qkv.spec.data import AtMost, Texts, Tokenizer
+from qkv.spec.objective import Generate
+from qkv.spec.run import Batching, Minutes, Run
+from qkv.spec.study import Contender, Counts, Ladder
+from qkv.study.ladder import NAME, climb, plan_of, prepared, table
+from qkv.study.plan import Plan
+
+MODEL = "gpt-tiny"
+JUDGED = 150_000  # characters of the validation text
+ENTRIES, LONGEST, BATCH = 512, 128, 1024
+HELD = 3.0  # times the parameters of the next: the size that is held out
+
+
+class Aloud:
+    """A Watch that prints what it is told, but not every step."""
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+
+    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None:
+        pass
+
+
+def ladder(data: Path, out: Path, options: argparse.Namespace) -> Ladder:
+    """What is trained."""
+    out.mkdir(parents=True, exist_ok=True)
+    judged = out / "valid.txt"
+    judged.write_text((data / "wikitext2" / "valid.txt").read_text(encoding="utf-8")[:JUDGED], encoding="utf-8")
+    text, valid = (Texts((str(path.absolute()),)) for path in (data / "wikitext2" / "train.txt.gz", judged))
+    how: dict[str, Any] = vars(entry(MODEL).practice) | {"longest": LONGEST, "batching": Batching(BATCH)}
+    run = Run(MODEL, text, valid, Generate(), tokenizer=Tokenizer("bytes", AtMost(ENTRIES)), **how)
+    run = replace(run, changes=("*.dropout=0.0",), precision=options.precision)  # little of the text is read twice
+    counts = Counts(tuple(float(each) for each in options.tokens.split(",")))
+    return Ladder((Contender(MODEL, run),), Minutes(options.minutes), options.sizes, options.span, counts)
+
+
+def show(plan: Plan) -> None:
+    """Print the plan, and refuse one whose largest size is no test of a law."""
+    for row in table(plan):
+        print(f"{row['name']:<28} {row['flops']:.3g} FLOPs, {row['epochs']:.2f} epochs, about {row['seconds']:.0f} s")
+    counts = sorted({row["parameters"] for row in table(plan)})
+    apart = counts[-1] / counts[-2]
+    print(f"{len(counts)} sizes, {counts[-1] / counts[0]:.0f}-fold; the largest has {apart:.2f} times the next")
+    print(f"{plan.operations:.3g} FLOPs, about {plan.whole / 60:.0f} minutes", flush=True)
+    if apart < HELD:
+        raise SystemExit(
+            f"the largest size is to have at least {HELD:g} times the parameters of the next: ask for a larger --span"
+        )
+
+
+def parted(rows: list[dict[str, Any]], out: Path) -> None:
+    """The table in two parts: the largest size by itself."""
+    largest = max(row["parameters"] for row in rows)
+    for name, held in (("fitted", False), ("held-out", True)):
+        with (out / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(row for row in rows if (row["parameters"] == largest) is held)
+        print(out / f"{name}.csv")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("QKV_DATA", ".")))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=80.0)
+    parser.add_argument("--sizes", type=int, default=6)
+    parser.add_argument("--span", type=float, default=400.0)
+    parser.add_argument("--tokens", default="5e5,1.5e6,4.5e6")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--plan", action="store_true")
+    options = parser.parse_args()
+    device.prepare(options.threads)
+    wanted = ladder(options.data, options.out, options)
+    if options.plan:
+        show(plan_of(wanted, prepared(wanted, Aloud())))
+        return
+    folder = options.out / "ladder"
+    rows = climb(wanted, folder, Aloud(), show, resume=(folder / NAME).is_file(), threads=options.threads)
+    parted(rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
