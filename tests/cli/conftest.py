@@ -15,7 +15,7 @@ import torch
 
 import qkv
 from qkv.cli.main import main
-from qkv.look import curves
+from qkv.look import comparison, curves
 
 WORDS = "ka lo mi nu pe ra su ti vo ze".split()
 TINY = """
@@ -187,6 +187,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     from qkv.study.member import bring_up, outcome_of
 
     monkeypatch.setattr(curves, "draw", lambda journal, path, title: None)
+    monkeypatch.setattr(comparison, "draw", lambda curves, title, path: None)
     monkeypatch.setattr(contest, "brought_up", lambda member, watch: bring_up(member, watch) or outcome_of(member.folder))
 
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import sentences, write
 from tests.study.laddered import written  # noqa: F401
 
 from qkv.error import QkvError
-from qkv.look import curves
+from qkv.look import comparison, curves
 from qkv.papers.catalogue import entry
 from qkv.spec.data import Files, HeldOut, Texts, Tokenizer
 from qkv.spec.objective import Generate, Translate
@@ -22,6 +22,7 @@ from qkv.spec.study import Contender
 from qkv.study import contest
 from qkv.study.member import Ending, Failed, Member, bring_up, outcome_of
 
+DRAW = comparison.draw  # for who wants the picture all the same
 SMALL = ("width=16", "*.depth=1", "*.hidden=32")
 
 
@@ -40,12 +41,13 @@ class Told:
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread and a cache of our own; no curves of single runs, which take longer than the runs."""
+    """One thread and a cache of our own; no pictures, which take longer than the runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QKV_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(curves, "draw", lambda journal, path, title: None)
+        patch.setattr(comparison, "draw", lambda curves, title, path: None)
         yield
     torch.set_num_threads(threads)
 

@@ -14,9 +14,10 @@ import psutil
 import pytest
 from PIL import Image
 from tests.cli.test_evolve import Inline
-from tests.study.conftest import Told, contenders, diverging, language, translator
+from tests.study.conftest import DRAW, Told, contenders, diverging, language, translator
 
 from qkv.error import QkvError
+from qkv.look import comparison as picture
 from qkv.spec.data import Files, Texts
 from qkv.spec.run import Batching, Minutes, Run, Steps
 from qkv.spec.study import About, Comparison, Contender, Operations, Predictions
@@ -50,7 +51,10 @@ def read(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any], list[list[
 
 
 @pytest.mark.usefixtures("inline")
-def test_equal_operations_are_equal_within_a_step_and_all_forms_agree(three: Comparison, tmp_path: Path) -> None:
+def test_equal_operations_are_equal_within_a_step_and_all_forms_agree(
+    three: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture, "draw", DRAW)
     report = compare(three, tmp_path / "a", Told())
     rows, plain, table = read(tmp_path / "a")
     steps = set[int]()
