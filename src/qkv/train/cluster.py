@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any
 
 from qkv import device as machine
@@ -18,7 +19,6 @@ def by_dask(address: str) -> Callable[[], Executor]:
     def made() -> Executor:
         try:
             from distributed import Client
-            from distributed.diagnostics.plugin import WorkerPlugin
         except ImportError:
             raise QkvError("a cluster needs dask: pip install 'qkv[cluster]'") from None
         try:
@@ -26,13 +26,7 @@ def by_dask(address: str) -> Callable[[], Executor]:
         except (OSError, ValueError) as error:
             raise QkvError(f"there is no dask scheduler at {address}: {error}") from None
 
-        class Prepared(WorkerPlugin):
-            """Every worker, also one that comes later, is made ready to train."""
-
-            def setup(self, worker: object) -> None:
-                machine.prepare(1)
-
-        client.register_plugin(Prepared())
+        client.register_worker_callbacks(partial(machine.prepare, 1))  # of every worker, also of one that comes later
         return _Cluster(client)
 
     return made
