@@ -252,6 +252,7 @@ def test_the_page_on_attention_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
             exec(block, known)
         for line in (line for line in block.splitlines() if line.startswith("qkv ") and not kind):
             arguments = shlex.split(line)[1:] + (SMALL if " train " in line else [])
+            arguments += ["--number", "200"] if "--world" in line else []
             result = CliRunner().invoke(app, arguments, catch_exceptions=False)
             assert result.exit_code == 0, f"{line}\n{result.output}"
     assert np.load(tmp_path / "answers.npy").shape == (3, 32)
