@@ -43,7 +43,7 @@ from qkv.spec.part import (
 from qkv.spec.pattern import Both, Causal, Either, Local, PerHead, SameBlock, Stride, Summary
 from qkv.spec.pooling import FirstToken
 from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
-from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Dot, Gaussian, General, Location, Triangular
+from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, General, Location, Triangular
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
@@ -343,8 +343,8 @@ def specs() -> dict[str, Spec]:
             _attending(gpt, pattern=Causal() & Local(3)), choice=StraightThrough(), score=Location(64)
         ),
         "universal, additive": _recurrent(_asking(pair, score=Additive()), halt=RULES[STAYS]),
-        **{f"Luong, {score}": _shrunk_luong(score=score) for score in (Dot(), Additive(), Location(64))},
-        **{f"Luong, {choice}": _shrunk_luong(choice=choice) for choice in (LocalMonotonic(2), LocalPredictive(2))},
+        **{f"Luong, {score}": _shrunk_luong(score=score) for score in (Additive(), Location(64))},
+        "Luong, local-m": _shrunk_luong(choice=LocalMonotonic(2)),
         "where to look, folded": _asking_memory(pair, choice=LocalPredictive(3), score=ContentBased(3.0)),
         "where to look, as it is": _asking_memory(pair, choice=LocalMonotonic(1)),
         "pointing": replace(pair, output=Pointing(General())),

@@ -39,7 +39,7 @@ class Told:
         pass
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One thread and a cache of our own; no pictures, which take longer than the runs."""
     threads = torch.get_num_threads()
