@@ -343,8 +343,7 @@ def specs() -> dict[str, Spec]:
             _attending(gpt, pattern=Causal() & Local(3)), choice=StraightThrough(), score=Location(64)
         ),
         "universal, additive": _recurrent(_asking(pair, score=Additive()), halt=RULES[STAYS]),
-        **{f"Luong, {score}": _shrunk_luong(score=score) for score in (Additive(), Location(64))},
-        "Luong, local-m": _shrunk_luong(choice=LocalMonotonic(2)),
+        "Luong, by place": _shrunk_luong(score=Location(64)),
         "where to look, folded": _asking_memory(pair, choice=LocalPredictive(3), score=ContentBased(3.0)),
         "where to look, as it is": _asking_memory(pair, choice=LocalMonotonic(1)),
         "pointing": replace(pair, output=Pointing(General())),
