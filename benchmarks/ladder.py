@@ -5,15 +5,13 @@ and held out, for the law that the others follow to predict its loss.
     python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder               80 minutes on two cores; goes on where it stopped
     python benchmarks/ladder.py --data $QKV_DATA --out runs/tried --minutes 2 --span 12 --sizes 3 --tokens 5e4,1e5
 
-A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. It
-writes OUT/ladder/ladder.csv, and the same in two parts: OUT/fitted.csv, and OUT/held-out.csv with the largest size, which no fit
-may see.
+A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. The
+table is OUT/ladder/ladder.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +50,7 @@ def ladder(data: Path, out: Path, options: argparse.Namespace) -> Ladder:
     text, valid = (Texts((str(path.absolute()),)) for path in (data / "wikitext2" / "train.txt.gz", judged))
     how: dict[str, Any] = vars(entry(MODEL).practice) | {"longest": LONGEST, "batching": Batching(BATCH)}
     run = Run(MODEL, text, valid, Generate(), tokenizer=Tokenizer("bytes", AtMost(ENTRIES)), **how)
-    run = replace(run, changes=("*.dropout=0.0",), precision=options.precision)  # little of the text is read twice
+    run = replace(run, changes=("*.dropout=0.0",), precision=options.precision)  # the text is read less than twice
     counts = Counts(tuple(float(each) for each in options.tokens.split(",")))
     return Ladder((Contender(MODEL, run),), Minutes(options.minutes), options.sizes, options.span, counts)
 
@@ -71,17 +69,6 @@ def show(plan: Plan) -> None:
         )
 
 
-def parted(rows: list[dict[str, Any]], out: Path) -> None:
-    """The table in two parts: the largest size by itself."""
-    largest = max(row["parameters"] for row in rows)
-    for name, held in (("fitted", False), ("held-out", True)):
-        with (out / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row for row in rows if (row["parameters"] == largest) is held)
-        print(out / f"{name}.csv")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("QKV_DATA", ".")))
@@ -89,7 +76,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=80.0)
     parser.add_argument("--sizes", type=int, default=6)
     parser.add_argument("--span", type=float, default=400.0)
-    parser.add_argument("--tokens", default="5e5,1.5e6,4.5e6")
+    parser.add_argument("--tokens", default="1e6,3e6,1e7")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--plan", action="store_true")
@@ -100,8 +87,8 @@ def main() -> None:
         show(plan_of(wanted, prepared(wanted, Aloud())))
         return
     folder = options.out / "ladder"
-    rows = climb(wanted, folder, Aloud(), show, resume=(folder / NAME).is_file(), threads=options.threads)
-    parted(rows, options.out)
+    climb(wanted, folder, Aloud(), show, resume=(folder / NAME).is_file(), threads=options.threads)
+    print(f"qkv scale fit {folder} --hold-out largest")
 
 
 if __name__ == "__main__":
