@@ -15,20 +15,11 @@ from measure import Results
 
 from qkv import device
 from qkv.spec.run import Run
+from qkv.train.loop import Silent
 from qkv.train.run import train
 
 Trial = tuple[dict[str, Any], Callable[..., dict[str, Any]], tuple[Any, ...]]
 """What is measured, how, and with which arguments; all of it can be sent to another process."""
-
-
-class Quiet:
-    """A Watch that says nothing."""
-
-    def say(self, line: str) -> None:
-        pass
-
-    def step(self, step: int, steps: int, loss: float, tokens_per_second: float, seconds_left: float) -> None:
-        pass
 
 
 MEASURED = ("loss", "accuracy", "characters", "sequences")
@@ -39,7 +30,7 @@ def trained(run: Run, test: Callable[[Path], dict[str, Any]], measured: tuple[st
     device.prepare(1)
     with tempfile.TemporaryDirectory() as name:
         folder, start = Path(name) / "run", time.monotonic()
-        train(run, folder, Quiet())
+        train(run, folder, Silent())
         seconds = round(time.monotonic() - start)
         lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
         final = next(line for line in reversed(lines) if line["kind"] == "final")

@@ -61,16 +61,20 @@ def weights(call: Call) -> Float[Tensor, "B H T S"]:
         return soft * torch.exp(-2 * (_away(call) / call.choice.reach).square())
     if not isinstance(call.choice, StraightThrough | Sampled):
         return soft
-    liked = soft.detach() if call.chance is None else soft.detach().log() + call.chance
-    best = torch.zeros_like(soft).scatter_(-1, liked.argmax(-1, keepdim=True), 1.0)
-    hard = best * (soft > 0)  # who may see nothing chooses nothing
+    hard = _chosen(call, soft)
     return hard if isinstance(call.choice, Sampled) else hard + soft - soft.detach()
 
 
 def log_probability(call: Call) -> Float[Tensor, "B H T"]:
     """Of the keys that were drawn; 0 for queries that may see nothing."""
-    hard, soft = weights(call), weights(replace(call, choice=Soft()))
-    return torch.where(hard > 0, soft, 1.0).log().sum(-1)
+    soft = weights(replace(call, choice=Soft()))
+    return torch.where(_chosen(call, soft) > 0, soft, 1.0).log().sum(-1)
+
+
+def _chosen(call: Call, soft: Float[Tensor, "B H T S"]) -> Float[Tensor, "B H T S"]:
+    """1 for the one key that each query chooses; who may see nothing chooses nothing."""
+    liked = soft.detach() if call.chance is None else soft.detach().log() + call.chance
+    return torch.zeros_like(soft).scatter_(-1, liked.argmax(-1, keepdim=True), 1.0) * (soft > 0)
 
 
 def _softmax(found: Float[Tensor, "B H T S"], mask: Bool[Tensor, "#B #H #T S"] | None) -> Float[Tensor, "B H T S"]:

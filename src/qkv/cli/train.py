@@ -37,6 +37,8 @@ NumberOfMinutes = Annotated[float | None, typer.Option(help="Train for so long."
 BatchTokens = Annotated[int | None, typer.Option(help="Positions of a batch on either side.")]
 Accumulate = Annotated[int | None, typer.Option(help="Batches a step adds up.")]
 TextAndLabel = Annotated[str, typer.Option(help="The columns of the text and of the label: names, or numbers from 1.")]
+Fields = Annotated[str | None, typer.Option(help="The two columns of --pairs: names, or numbers from 1.")]
+Separate = Annotated[bool, typer.Option("--separate", help="A vocabulary for each side.")]
 Seed = Annotated[int | None, typer.Option(help="Decides initial values, order and dropout.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")]
@@ -54,7 +56,7 @@ def translate(
     valid_target: Parallel = None,
     pairs: Annotated[list[str] | None, typer.Option(help="Both sides in one .tsv or .jsonl (or .gz).")] = None,
     valid_pairs: Annotated[list[str] | None, typer.Option(help="The same for validation.")] = None,
-    fields: Annotated[str | None, typer.Option(help="The two columns of --pairs: names, or numbers from 1.")] = None,
+    fields: Fields = None,
     world: Annotated[str | None, typer.Option(help="Pairs of an algorithmic world, such as 'Copy(longest=40)'.")] = None,
     valid_world: Annotated[str | None, typer.Option(help="The same for validation.")] = None,
     number: Annotated[int, typer.Option(help="Pairs that are drawn from --world; a tenth of it from --valid-world.")] = 100_000,
@@ -63,7 +65,7 @@ def translate(
     set_: Set = None,
     tokenizer: Tokenizer = None,
     vocabulary: Vocabulary = None,
-    separate: Annotated[bool, typer.Option("--separate", help="A vocabulary for each side.")] = False,
+    separate: Separate = False,
     longest: Annotated[int | None, typer.Option(help="Longer pairs, in tokens, are left out.")] = None,
     steps: NumberOfSteps = None,
     epochs: NumberOfEpochs = None,

@@ -207,7 +207,7 @@ class MemoryAttention(nn.Module):
         sequence, and so the memory is never copied for each."""
         beside = len(q) // memory.k.shape[0]
         asked = _heads(q.unflatten(0, (-1, beside)).flatten(1, 2), self.spec.heads)
-        at = torch.arange(ctx.first, ctx.first + q.shape[1], device=q.device).repeat(beside)
+        at = torch.arange(ctx.first, ctx.first + q.shape[1], device=q.device).repeat(beside) if self.score.looks else None
         call = self._call(asked, memory, at)
         if ctx.noise is None or not isinstance(self.spec.choice, Sampled):
             return call

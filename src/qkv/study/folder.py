@@ -77,6 +77,13 @@ def read_study(folder: Path, name: str) -> Any:
         raise QkvError(f"{path} cannot be read: {error}") from None
 
 
+def put(path: Path, text: str) -> None:
+    """Write a file so that it is whole at any time."""
+    aside = path.with_name(f".writing-{path.name}")
+    aside.write_text(text, encoding="utf-8")
+    aside.rename(path)
+
+
 def place(folder: Path, name: str, seed: int) -> Path:
     """Where a member lies."""
     return folder / MEMBERS / f"{slug(name)}-{seed}"

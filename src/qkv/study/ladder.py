@@ -20,7 +20,7 @@ from qkv.spec.study import Ladder, Unjudged
 from qkv.study.budget import operations, spending, step_of
 from qkv.study.compare import refuse_unlike
 from qkv.study.contest import Clock, Made, held
-from qkv.study.folder import MODELS, agreed, begin, place, same_text, slug
+from qkv.study.folder import MODELS, agreed, begin, place, put, same_text, slug
 from qkv.study.member import Ending, Failed, Member, Outcome
 from qkv.study.plan import Footing, Pace, Plan, Rung, a_step, planned
 from qkv.train.loop import Watch
@@ -149,22 +149,15 @@ def _write(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
-    _put(folder / TABLE, text.getvalue())
+    put(folder / TABLE, text.getvalue())
     failed = {rung.name: ending.reason for rung, ending in known if isinstance(ending, Failed)}
-    _put(folder / REPORT, json.dumps({"rows": rows, "failed": failed, "seconds": clock.plain()}, indent=1) + "\n")
+    put(folder / REPORT, json.dumps({"rows": rows, "failed": failed, "seconds": clock.plain()}, indent=1) + "\n")
     return rows
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file so that it is whole at any time."""
-    aside = path.with_name(f".writing-{path.name}")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(path)
 
 
 def _write_plan(path: Path, plan: Plan) -> None:
     rungs = [vars(rung) | {"spec": plain.to_plain(rung.spec)} for rung in plan.rungs]
-    _put(path, json.dumps({"rungs": rungs, "paces": {name: vars(pace) for name, pace in plan.paces.items()}}, indent=1) + "\n")
+    put(path, json.dumps({"rungs": rungs, "paces": {name: vars(pace) for name, pace in plan.paces.items()}}, indent=1) + "\n")
 
 
 def _read_plan(path: Path, footing: Footing) -> Plan:

@@ -14,6 +14,7 @@ from qkv.spec.count import parameters, without_embeddings
 from qkv.spec.run import Run, Source
 from qkv.spec.study import OnValidation, Unjudged
 from qkv.store import load_spec
+from qkv.study.folder import put
 from qkv.study.judge import judged
 from qkv.train.journal import read
 from qkv.train.loop import Watch
@@ -105,9 +106,7 @@ def bring_up(member: Member, watch: Watch) -> None:
         decoding=decoding,
         scores=scores,
     )
-    aside = member.folder / f".writing-{OUTCOME}"
-    aside.write_text(json.dumps(asdict(found), indent=1) + "\n", encoding="utf-8")
-    aside.rename(member.folder / OUTCOME)
+    put(member.folder / OUTCOME, json.dumps(asdict(found), indent=1) + "\n")
 
 
 def outcome_of(folder: Path) -> Outcome | None:
