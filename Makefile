@@ -11,6 +11,9 @@ DEMO := $(VENV)/.qkv-demo
 DEV := $(VENV)/.qkv-dev
 DECLARED := pyproject.toml constraints.txt
 
+# A file of tests stays with one process, which makes what they share once.
+PYTEST := $(VENV)/bin/pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
@@ -30,13 +33,13 @@ demo: $(DEMO)
 	$(VENV)/bin/qkv demo $(ARGS)
 
 test: $(DEV)
-	$(VENV)/bin/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: $(DEV)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/basedpyright
-	$(VENV)/bin/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 wheel: $(DEV)
 	$(PY) -m build --wheel --no-isolation --outdir dist

@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Before anything imports torch: processes that share a machine share its threads, too.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
+
 # Before anything imports qkv, or the modules already loaded would stay unchecked.
 if "QKV_NO_SHAPES" not in os.environ:
     from jaxtyping import install_import_hook
