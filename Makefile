@@ -23,7 +23,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 help:
 	@echo "make demo    train a small model in minutes, translate with it and draw what it looks at"
-	@echo "make test    run all tests"
+	@echo "make test    run all tests, on all cores"
 	@echo "make check   format, lint, types and tests: the whole house"
 	@echo "make wheel   build the wheel into dist/"
 	@echo
