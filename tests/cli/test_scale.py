@@ -84,9 +84,10 @@ def test_two_architectures_and_which_one_wins(ask: Ask, written: Written, tmp_pa
         ("OfParameters", "L(N) = E + (scale / N)^exponent, by regression on logarithms"),
         ("OfTokens(Floor(1.0))", "L(D) = E + (scale / D)^exponent, by regression on logarithms"),
         ("OfFlops(FittedFloor())", "L(C) = E + (scale / C)^exponent, by Huber terms on log loss"),
+        ("OfBoth", "L(N, D) = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D, by Huber terms on log loss"),
     ],
 )
-def test_laws_of_one_variable(law: str, formula: str, ask: Ask, written: Written, tmp_path: Path) -> None:
+def test_other_laws(law: str, formula: str, ask: Ask, written: Written, tmp_path: Path) -> None:
     said = ask("scale", "fit", written(ladder()), "--law", law, "--bootstrap", 20, "--picture", tmp_path / "law.png")
     assert said.code == 0, said.err
     assert f"  {formula}" in said.out.splitlines() and colours(tmp_path / "law.png") > 50
@@ -142,7 +143,7 @@ def test_a_failed_member_is_said(ask: Ask, tmp_path: Path) -> None:
         (["--law", "Gelu"], "unknown value 'Gelu'"),
         (
             ["--law", "GELU()"],
-            "--law is one of Parametric(...), OfParameters(...), OfTokens(...), OfFlops(...), IsoFlops(...), such as",
+            "--law is one of Parametric(...), OfBoth(...), OfParameters(...), OfTokens(...), OfFlops(...), IsoFlops(...), such",
         ),
         (["--convention", "SixND"], "--convention is one of WithEmbeddings(...), WithoutEmbeddings(...)"),
         (["--convention", "WithoutEmbeddings"], "has no column 'parameters_without_embeddings'"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qkv.spec.law import Surface
+from qkv.spec.law import Coupled, Surface
 from qkv.study.table import Member, Table
 
 PUBLISHED = Surface(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)
@@ -19,7 +19,7 @@ SIZES, TOKENS = np.geomspace(1e7, 3e9, 6).tolist(), np.geomspace(1e9, 1e11, 5).t
 
 
 def ladder(
-    law: Surface = PUBLISHED,
+    law: Surface | Coupled = PUBLISHED,
     sizes: Sequence[float] = SIZES,
     tokens: Sequence[float] = TOKENS,
     noise: float = 0.0,

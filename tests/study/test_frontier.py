@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from tests.study.laddered import PUBLISHED
 
-from qkv.spec.law import Cost, Counted, Line, SixND, Surface, Valley
+from qkv.spec.law import Cost, Counted, Coupled, Line, SixND, Surface, Valley
 from qkv.study.frontier import best, flops, least, ratio, reaching
 
 SMALL = Counted((1e6, 1e7, 1e9), (1.7, 1.2, 1.05))
 laws = st.builds(
     Surface, st.floats(0.5, 3), st.floats(1, 1e3), st.floats(1, 1e3), alpha=st.floats(0.1, 0.8), beta=st.floats(0.1, 0.8)
-)
+) | st.builds(Coupled, st.floats(1e10, 1e15), st.floats(1e10, 1e15), st.floats(0.05, 0.3), st.floats(0.05, 0.4))
 
 
 def test_the_published_frontier() -> None:
@@ -28,7 +28,7 @@ def test_the_published_frontier() -> None:
 
 
 @given(law=laws, exponent=st.floats(15, 26), cost=st.sampled_from([SixND(), SMALL]))
-def test_no_size_is_better_than_the_best(law: Surface, exponent: float, cost: Cost) -> None:
+def test_no_size_is_better_than_the_best(law: Surface | Coupled, exponent: float, cost: Cost) -> None:
     budget = 10.0**exponent
     size, tokens = best(law, cost, budget)
     assert flops(cost, size, tokens) == pytest.approx(budget, rel=1e-9)
@@ -42,7 +42,7 @@ def test_no_size_is_better_than_the_best(law: Surface, exponent: float, cost: Co
 
 
 @given(law=laws, exponent=st.floats(16, 24), cost=st.sampled_from([SixND(), SMALL]))
-def test_the_budget_for_a_loss_buys_that_loss(law: Surface, exponent: float, cost: Cost) -> None:
+def test_the_budget_for_a_loss_buys_that_loss(law: Surface | Coupled, exponent: float, cost: Cost) -> None:
     budget = 10.0**exponent
     loss = float(least(law, cost, budget))
     assert float(reaching(law, cost, loss)) == pytest.approx(budget, rel=1e-4)

@@ -12,10 +12,12 @@ from tests.study.laddered import PUBLISHED, SIZES, TOKENS, ladder, table
 from qkv.error import QkvError
 from qkv.spec.law import (
     Counted,
+    Coupled,
     FittedFloor,
     Floor,
     Form,
     Line,
+    OfBoth,
     OfFlops,
     OfParameters,
     OfTokens,
@@ -50,6 +52,23 @@ def test_a_table_gives_back_its_law(form: Form) -> None:
     assert len(found.fitted) == 25 and {member.parameters for member in found.held_out} == {SIZES[-1]}
     assert found.held_out_goodness is not None and found.held_out_goodness.error < 1e-5
     assert found.goodness.r_squared == pytest.approx(1) and found.doubts == ()
+
+
+def test_parameters_and_tokens_may_hold_each_other_back() -> None:
+    """The constants of Kaplan et al. 2020, section 4.1; a sum of two powers does not follow them, and says what may."""
+    law = Coupled(6.4e13, 1.8e13, 0.076, 0.103)
+    sizes, tokens = np.geomspace(1e5, 3e7, 6).tolist(), np.geomspace(1e6, 1e9, 5).tolist()
+    members = ladder(law, sizes, tokens)
+    found = fitted(members, replace(QUICK, form=OfBoth(), held_out=("largest",)))
+    assert isinstance(found.law, Coupled) and found.doubts == ()
+    for name in ("N_c", "D_c", "alpha_N", "alpha_D"):
+        assert getattr(found.law, name) == pytest.approx(getattr(law, name), rel=1e-3)
+        assert found.interval(getattr(found.each, name)) == pytest.approx([getattr(law, name)] * 2, rel=1e-2)
+    assert found.held_out_goodness is not None and found.held_out_goodness.error < 1e-5
+    coupled = ladder(Coupled(2.7e9, 2.8e8, 0.095, 0.22), np.geomspace(1e3, 1e7, 6).tolist(), np.geomspace(1e5, 1e9, 5).tolist())
+    *_, doubt = fitted(coupled, QUICK).doubts
+    assert doubt.startswith("member 0 is off by 15%") and doubt.endswith("this law; see whether they follow --law 'OfBoth()'")
+    assert fitted(coupled, replace(QUICK, form=OfBoth())).goodness.error < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.study.laddered import PUBLISHED, ladder
 
 from qkv.error import QkvError
 from qkv.study import powers
-from qkv.study.powers import Points, Powers, huber, objective, projected, regressed
+from qkv.study.powers import Coupling, Points, Powers, coupled, coupled_objective, huber, objective, projected, regressed
 
 TRUTH = Powers(np.log([PUBLISHED.A, PUBLISHED.B]), np.array([PUBLISHED.alpha, PUBLISHED.beta]), PUBLISHED.E)
 
@@ -47,6 +47,32 @@ def test_the_objective_is_the_sum_of_huber_terms(a: float, b: float, e: float, a
     assert value == pytest.approx(transcribed(a, b, e, alpha, beta, found, delta), rel=1e-9)
     numeric = approx_fprime(packed, lambda at: objective(at, found, np.ones(30), delta)[0], 1e-7)
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-4 * np.abs(numeric).max() + 1e-3 / delta)
+
+
+@given(c=st.tuples(st.floats(-30, 30), st.floats(-30, 30)), s=st.floats(0.01, 3), q=st.floats(0.01, 2), delta=st.floats(1e-4, 1))
+def test_the_objective_of_a_coupling_is_the_sum_of_huber_terms(c: tuple[float, float], s: float, q: float, delta: float) -> None:
+    """Kaplan et al. 2020, equation 1.5, member by member: s = alpha_N / alpha_D, q = alpha_D."""
+    found, total = points(0.01), 0.0
+    packed, weights = np.array([*c, s, q]), np.arange(30.0)
+    for (n, d), loss, weight in zip(found.x, found.y, weights, strict=True):
+        first, second = c[0] - s * n, c[1] - d
+        most = max(first, second)
+        residual = abs(q * (most + math.log(math.exp(first - most) + math.exp(second - most))) - loss) / delta
+        total += weight * (residual**2 / 2 if residual <= 1 else residual - 1 / 2)
+    value, gradient = coupled_objective(packed, found, weights, delta)
+    assert value == pytest.approx(total, rel=1e-9)
+    numeric = approx_fprime(packed, lambda at: coupled_objective(at, found, weights, delta)[0], 1e-7)
+    assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-4 * np.abs(numeric).max() + 1e-2 / delta)
+
+
+@pytest.mark.parametrize("start", [None, Coupling(np.array([20.0, 25.0]), 0.5, 0.2)])
+def test_a_known_coupling_is_found(start: Coupling | None) -> None:
+    """The constants of Kaplan et al. 2020, section 4.1, at their sizes and numbers of tokens."""
+    x = np.log([(n, d) for n in np.geomspace(1e6, 1.5e9, 6) for d in np.geomspace(2.2e7, 2.3e10, 5)])
+    y = 0.103 * np.log((6.4e13 / np.exp(x[:, 0])) ** (0.076 / 0.103) + 1.8e13 / np.exp(x[:, 1]))
+    found = coupled(Points(x, y), np.ones(30), 1e-3, start)
+    assert (found.exponent, found.outer) == pytest.approx((0.076 / 0.103, 0.103), rel=1e-5)
+    assert found.intercepts == pytest.approx([found.exponent * math.log(6.4e13), math.log(1.8e13)], rel=1e-5)
 
 
 def test_a_member_that_counts_twice_is_there_twice() -> None:

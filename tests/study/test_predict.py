@@ -15,7 +15,9 @@ from tests.study.laddered import PUBLISHED, ladder, table
 from qkv.error import QkvError
 from qkv.spec.law import (
     Counted,
+    Coupled,
     IsoFlops,
+    OfBoth,
     OfFlops,
     OfParameters,
     OfTokens,
@@ -81,6 +83,19 @@ def test_a_loss_that_some_draws_do_not_reach_takes_a_budget_without_end() -> Non
     assert isinstance(law, Surface) and floors[-6] > law.E + 0.004
     predicted = of_loss(found, law.E + 0.002)
     assert predicted.flops is not None and math.isfinite(predicted.flops.value) and predicted.flops.high == math.inf
+
+
+def test_a_coupled_law_predicts_as_any_other() -> None:
+    law = Coupled(6.4e13, 1.8e13, 0.076, 0.103)
+    (found,) = fits(*ladder(law), asked=replace(QUICK, form=OfBoth()))
+    assert of_model(found, 1e9, 1e10).loss.value == pytest.approx(law.loss(1e9, 1e10), rel=1e-5)
+    bought = of_budget(found, 1e20)
+    assert bought.parameters is not None and bought.tokens is not None
+    assert 6 * bought.parameters.value * bought.tokens.value == pytest.approx(1e20)
+    assert bought.loss.value <= min(law.loss(n, 1e20 / 6 / n) for n in bought.parameters.value * np.geomspace(0.5, 2, 9)) + 1e-6
+    needed = of_loss(found, bought.loss.value)
+    assert needed.flops is not None and needed.flops.value == pytest.approx(1e20, rel=1e-3)
+    assert math.isfinite(of_loss(found, 0.01).loss.value), "it has no floor"
 
 
 def test_counted_operations_are_what_a_budget_is_of() -> None:
@@ -172,7 +187,7 @@ def test_what_cannot_be_paired_is_refused(noisy: Fit) -> None:
         contest((noisy, replace(noisy, cost=Counted((1e9,), (1.1,)))), 1e20)
 
 
-@pytest.mark.parametrize("form", [Parametric(Projection()), OfFlops(), IsoFlops()])
+@pytest.mark.parametrize("form", [Parametric(Projection()), OfBoth(), OfFlops(), IsoFlops()])
 def test_a_fit_on_disk_is_the_fit(form: Any, tmp_path: Path) -> None:
     sizes = [(flops, PUBLISHED.best(flops)[0] * step) for flops in (1e18, 1e19, 1e20, 1e21) for step in (0.3, 0.6, 1.3, 2.5, 4)]
     members = [

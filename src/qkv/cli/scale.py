@@ -23,8 +23,9 @@ def fit(
     law: Annotated[
         str,
         typer.Option(
-            help="What is fitted: 'Parametric()' or 'Parametric(Projection())' for L(N, D); 'OfParameters()', 'OfTokens()', "
-            "'OfFlops()' for one variable, and 'IsoFlops()' for profiles, each with 'FittedFloor()' or 'Floor(1.7)' in brackets."
+            help="What is fitted: 'Parametric()', 'Parametric(Projection())' or 'OfBoth()' for L(N, D); 'OfParameters()', "
+            "'OfTokens()', 'OfFlops()' for one variable, and 'IsoFlops()' for profiles, each with 'FittedFloor()' or "
+            "'Floor(1.7)' in brackets."
         ),
     ] = "Parametric()",
     convention: Annotated[
@@ -226,6 +227,8 @@ MEANING = {
     ("Surface", "E"): "nats, however large the model and long the training",
     ("Surface", "a"): "the best N grows as C^a, where C = 6ND",
     ("Surface", "b"): "the best D grows as C^b",
+    ("Coupled", "a"): "the best N grows as C^a, where C = 6ND",
+    ("Coupled", "b"): "the best D grows as C^b",
     ("Valley", "a"): "the best N is n C^a",
     ("Valley", "b"): "the best D is d C^b",
 }
@@ -233,11 +236,13 @@ MEANING = {
 
 def _formula(fit: Any) -> str:
     """What is fitted, and how, in words."""
-    from qkv.spec.law import FittedFloor, Huber, IsoFlops, OfFlops, OfParameters, OfTokens, Parametric
+    from qkv.spec.law import FittedFloor, Huber, IsoFlops, OfBoth, OfFlops, OfParameters, OfTokens, Parametric
 
     if isinstance(fit.form, Parametric):
         how = "Huber terms on log loss" if isinstance(fit.form.by, Huber) else "variable projection"
         return f"L(N, D) = E + A / N^alpha + B / D^beta, by {how}"
+    if isinstance(fit.form, OfBoth):
+        return "L(N, D) = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D, by Huber terms on log loss"
     how = "Huber terms on log loss" if isinstance(fit.form.floor, FittedFloor) else "regression on logarithms"
     x = {OfParameters: "N", OfTokens: "D", OfFlops: "C", IsoFlops: "C"}[type(fit.form)]
     profiles = "the lowest points of IsoFLOP profiles; there " if isinstance(fit.form, IsoFlops) else ""

@@ -116,6 +116,14 @@ class Parametric:
 
 
 @dataclass(frozen=True)
+class OfBoth:
+    """L(N, D) = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D (Kaplan et al. 2020, equation 1.5), by Huber terms on log loss:
+    a small model learns little from more tokens, and a large one little from few."""
+
+    by: Huber = Huber()
+
+
+@dataclass(frozen=True)
 class OfParameters:
     """L(N) of the best member of each size."""
 
@@ -145,7 +153,7 @@ class IsoFlops:
 
 
 Single = OfParameters | OfTokens | OfFlops
-Form = Parametric | Single | IsoFlops
+Form = Parametric | OfBoth | Single | IsoFlops
 
 
 @dataclass(frozen=True)
@@ -216,6 +224,45 @@ class Surface:
 
 
 @dataclass(frozen=True)
+class Coupled:
+    """L(N, D) = ((N_c / N)^(alpha_N / alpha_D) + D_c / D)^alpha_D: a power of a surface that has no floor."""
+
+    N_c: float
+    D_c: float
+    alpha_N: float
+    alpha_D: float
+
+    @property
+    def E(self) -> Any:
+        """Nothing: there is no floor."""
+        return 0.0 * self.alpha_D
+
+    @property
+    def surface(self) -> Surface:
+        """The surface whose power it is; what is lowest of one is lowest of the other."""
+        alpha = self.alpha_N / self.alpha_D
+        return Surface(self.E, self.N_c**alpha, self.D_c, alpha, 1.0)
+
+    def loss(self, parameters: Any, tokens: Any) -> Any:
+        """Of so many parameters, trained on so many tokens."""
+        return self.surface.loss(parameters, tokens) ** self.alpha_D
+
+    @property
+    def a(self) -> Any:
+        """The best N grows as C^a."""
+        return self.surface.a
+
+    @property
+    def b(self) -> Any:
+        """The best D grows as C^b."""
+        return self.surface.b
+
+    def best(self, flops: Any) -> tuple[Any, Any]:
+        """The parameters and tokens of the least loss for C = 6 N D."""
+        return self.surface.best(flops)
+
+
+@dataclass(frozen=True)
 class Line:
     """L(x) = E + (scale / x)^exponent: a straight line in logarithms where E is 0."""
 
@@ -254,4 +301,4 @@ class Valley:
         return Line(self.E, self.scale, self.exponent)
 
 
-Law = Surface | Line | Valley
+Law = Surface | Coupled | Line | Valley

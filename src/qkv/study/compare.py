@@ -15,7 +15,7 @@ from qkv.spec.size import nearest_width
 from qkv.spec.study import About, Comparison, Contender, Operations, Predictions
 from qkv.study.budget import Step, operations, spending, step_of
 from qkv.study.contest import Clock, Made, held
-from qkv.study.folder import MODELS, agreed, begin, place, same_text, slug
+from qkv.study.folder import MODELS, agreed, begin, place, put, same_text, slug
 from qkv.study.judge import pairs_of, text_of
 from qkv.study.member import Ending, Member, curve_of
 from qkv.study.report import Report, Row
@@ -151,4 +151,4 @@ def _title(comparison: Comparison) -> str:
 def write(report: Report, folder: Path) -> None:
     """What is known by now, in three forms."""
     for name, text in (("csv", report.csv()), ("json", report.json()), ("md", report.markdown())):
-        (folder / f"comparison.{name}").write_text(text, encoding="utf-8")
+        put(folder / f"comparison.{name}", text)

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from qkv.spec.law import Law, Line, OfTokens, Surface, Valley
+from qkv.spec.law import Coupled, Law, Line, OfTokens, Surface, Valley
 from qkv.study.bootstrap import Problem
 from qkv.study.points import Both, One
 from qkv.study.powers import EXPONENTS
@@ -18,7 +18,7 @@ FREE = 2.0  # points for each number of the law, below which it follows the nois
 WIDE = 0.5  # of an exponent: what its interval may be wide
 FLAT = 200.0  # how much more some change of the law may be seen in the losses than some other
 THROWN = 0.1  # of the samples
-EXPONENT = ("alpha", "beta", "a", "b", "exponent")
+EXPONENT = ("alpha", "beta", "alpha_N", "alpha_D", "a", "b", "exponent")
 
 
 def doubts_of(
@@ -57,7 +57,7 @@ def _spans(problem: Problem) -> Iterator[str]:
             columns = {}
     for what, column in columns.items():
         span = float(np.exp(np.ptp(column)))
-        if span < SPAN:
+        if round(span, 1) < SPAN:
             yield f"the {what} span {span:.2g}-fold alone: an exponent rests on {SPAN:.0f}-fold at least"
 
 
@@ -66,18 +66,24 @@ def _flat(problem: Problem, law: Law) -> Iterator[str]:
 
     The columns are the derivatives of log loss by the numbers of the law, each scaled to length one, the coefficients taken in
     the middle of the data."""
-    if isinstance(law, Valley) or not isinstance(problem, Both | One) or law.E == 0:
+    if isinstance(law, Valley) or not isinstance(problem, Both | One):
+        return
+    if not isinstance(law, Coupled) and law.E == 0:
         return
     x = problem.points.x - problem.points.middle
     names: list[str]
     if isinstance(law, Line):
         powers, names = (law.scale / np.exp(problem.points.x)) ** law.exponent, ["scale", "exponent", "E"]
     else:
+        surface = law.surface if isinstance(law, Coupled) else law
         n, d = np.exp(problem.points.x).T
-        powers = np.column_stack([law.A / n**law.alpha, law.B / d**law.beta])
+        powers = np.column_stack([surface.A / n**surface.alpha, surface.B / d**surface.beta])
         names = ["A", "B", "alpha", "beta", "E"]
-    loss = (law.E + powers.sum(1))[:, None]
-    columns = np.column_stack([powers / loss, -powers * x / loss, law.E / loss])
+    whole = (law.E + powers.sum(1))[:, None]
+    columns = np.column_stack([powers / whole, -powers * x / whole, law.E / whole])
+    if isinstance(law, Coupled):
+        columns = np.column_stack([columns[:, :3], np.log(whole)])
+        names = ["N_c", "D_c", "alpha_N", "alpha_D"]
     columns /= np.linalg.norm(columns, axis=0)
     _, sizes, directions = np.linalg.svd(columns, full_matrices=False)
     if sizes[0] > FLAT * sizes[-1]:

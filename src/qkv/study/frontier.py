@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qkv.spec.law import Cost, Counted, Line, SixND, Surface, Valley
+from qkv.spec.law import Cost, Counted, Coupled, Line, SixND, Surface, Valley
 
 REACH = 4.0  # how far in log N the best size may lie from where it would lie for 6ND
 GRID, ZOOMS = 25, 8  # each zoom leaves a sixth of what was searched
@@ -28,7 +28,7 @@ def ratio(cost: Cost, parameters: Any) -> Any:
             return np.interp(np.log(parameters), np.log(sizes), ratios)
 
 
-def best(law: Surface | Valley, cost: Cost, budget: Any) -> tuple[Any, Any]:
+def best(law: Surface | Coupled | Valley, cost: Cost, budget: Any) -> tuple[Any, Any]:
     """The parameters and tokens of the least loss that a budget buys: in closed form where C = 6 N D, by search where it was
     counted."""
     if isinstance(law, Valley) or isinstance(cost, SixND):
@@ -41,24 +41,26 @@ def best(law: Surface | Valley, cost: Cost, budget: Any) -> tuple[Any, Any]:
     return size, budget / flops(cost, size, 1.0)
 
 
-def least(law: Surface | Line | Valley, cost: Cost, budget: Any) -> Any:
+def least(law: Surface | Coupled | Line | Valley, cost: Cost, budget: Any) -> Any:
     """The least loss that a budget buys."""
     match law:
         case Line():
             return law.loss(budget)
         case Valley():
             return law.line.loss(budget)
-        case Surface():
+        case Surface() | Coupled():
             return law.loss(*best(law, cost, budget))
 
 
-def reaching(law: Surface | Line | Valley, cost: Cost, loss: Any) -> Any:
+def reaching(law: Surface | Coupled | Line | Valley, cost: Cost, loss: Any) -> Any:
     """The least budget that buys a loss, which lies above the floor of the law."""
     match law:
         case Line():
             return law.reaching(loss)
         case Valley():
             return law.line.reaching(loss)
+        case Coupled():
+            return reaching(law.surface, cost, loss ** (1 / law.alpha_D))
         case Surface():
             first = law.reaching(loss)
             if isinstance(cost, SixND):

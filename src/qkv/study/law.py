@@ -12,10 +12,12 @@ from qkv.error import QkvError, unknown
 from qkv.spec.law import (
     Convention,
     Cost,
+    Coupled,
     FittedFloor,
     Form,
     IsoFlops,
     Law,
+    OfBoth,
     OfFlops,
     OfParameters,
     OfTokens,
@@ -29,10 +31,12 @@ from qkv.spec.law import (
 from qkv.study.bootstrap import Problem, bootstrap
 from qkv.study.doubt import doubts_of
 from qkv.study.points import Both, One, best_members, cost_of
+from qkv.study.powers import one_thread
 from qkv.study.profile import Profiles
 from qkv.study.table import Member, Table
 
 FOLLOWED = 0.95  # R^2 of log loss, below which a law is none
+OFF = 0.05  # the relative error of a member, above which it or the law is wrong
 BENT, SMALL = 3.0, 0.01  # the largest error of what is held out, beside that of what is fitted, and what nobody minds
 LARGEST = "largest"  # the members of the largest size, to be held out
 
@@ -102,7 +106,8 @@ def fit(table: Table, asked: Asked) -> tuple[Fit, ...]:
     """A law for each architecture of a table. Raises QkvError where its members cannot settle one."""
     known = dict.fromkeys(member.architecture for member in table.members)
     out = _held_out(table, asked)
-    return tuple(_fit([each for each in table.members if each.architecture == name], name, out, asked) for name in known)
+    with one_thread():
+        return tuple(_fit([each for each in table.members if each.architecture == name], name, out, asked) for name in known)
 
 
 def _held_out(table: Table, asked: Asked) -> set[str]:
@@ -161,14 +166,20 @@ def problem_of(form: Form, members: tuple[Member, ...], convention: Convention, 
     """What is to be solved. Raises QkvError where there are fewer points than a law has numbers, or no more: a law that fits
     anything has no error by which to judge it."""
     match form:
-        case Parametric():
+        case Parametric() | OfBoth():
             problem: Problem = Both(form, members, convention)
         case IsoFlops():
             problem = Profiles(form, members, convention, cost)
         case _:
             problem = One(form, members, convention, cost)
     points = len(problem.groups) if isinstance(form, IsoFlops) else problem.size
-    numbers = 5 if isinstance(form, Parametric) else 3 if isinstance(form.floor, FittedFloor) else 2
+    match form:
+        case Parametric():
+            numbers = 5
+        case OfBoth():
+            numbers = 4
+        case _:
+            numbers = 3 if isinstance(form.floor, FittedFloor) else 2
     if points <= numbers:
         kinds = {OfParameters: "sizes", OfTokens: "numbers of tokens", OfFlops: "budgets", IsoFlops: "budgets"}
         fewer = "" if numbers == 2 else ", or ask for a law of fewer numbers, such as --law 'OfFlops()'"
@@ -182,11 +193,11 @@ def problem_of(form: Form, members: tuple[Member, ...], convention: Convention, 
 def goodness(law: Law, asked: Asked, members: Sequence[Member], cost: Cost) -> Goodness:
     """How well a law predicts members. A law of one variable, and a profile, say nothing of members that were not the best for
     what they had."""
-    if isinstance(law, Surface):
+    if isinstance(law, Surface | Coupled):
         found = [(each.name, each.loss, law.loss(each.size(asked.convention), each.tokens)) for each in members]
     else:
         line = law.line if isinstance(law, Valley) else law
-        assert not isinstance(asked.form, Parametric)
+        assert not isinstance(asked.form, Parametric | OfBoth)
         best = best_members(asked.form, members, asked.convention, cost)
         found = [(each.name, each.loss, line.loss(each.x)) for each in best]
     error, worst = max((abs(predicted / loss - 1), name) for name, loss, predicted in found)
@@ -202,8 +213,11 @@ def _misses(found: Fit) -> Iterator[str]:
     uncounted = sum(member.flops is None for member in (*found.fitted, *found.held_out))
     if uncounted and uncounted < len(found.fitted) + len(found.held_out) and isinstance(found.convention, WithEmbeddings):
         yield f"the FLOPs of {uncounted} members were not counted, so that all are reckoned by 6ND"
+    other = "; see whether they follow --law 'OfBoth()'" if isinstance(found.form, Parametric) else ""
     if fitted.r_squared is not None and fitted.r_squared < FOLLOWED:
-        yield f"R^2 of log loss is {fitted.r_squared:.2f} of what was fitted: the members do not follow this law"
+        yield f"R^2 of log loss is {fitted.r_squared:.2f} of what was fitted: the members do not follow this law{other}"
+    elif fitted.error > OFF:
+        yield f"{fitted.worst} is off by {fitted.error:.0%}: it went wrong, or the members do not follow this law{other}"
     if held_out is not None and held_out.error > max(BENT * fitted.error, SMALL):
         yield f"what was held out is predicted {held_out.error / fitted.error:.0f} times worse than what was: the law bends"
 

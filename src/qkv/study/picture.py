@@ -11,7 +11,7 @@ import numpy as np
 
 from qkv.look import law as look
 from qkv.look.law import Axis, Band, Contours, Curve, Dots, Mark, Scaling
-from qkv.spec.law import Counted, IsoFlops, OfParameters, OfTokens, Parametric, Surface, Valley
+from qkv.spec.law import Counted, Coupled, IsoFlops, OfBoth, OfParameters, OfTokens, Parametric, Surface, Valley
 from qkv.study import frontier
 from qkv.study.law import Fit
 from qkv.study.points import best_members, operations
@@ -47,7 +47,7 @@ def draw(fits: Sequence[Fit], predictions: Sequence[Prediction], title: str, pat
 
 
 def _front(fit: Fit, budgets: np.ndarray) -> Front:
-    if isinstance(fit.law, Surface):
+    if isinstance(fit.law, Surface | Coupled):
         (size, tokens), (sizes, numbers) = (frontier.best(law, fit.cost, budgets) for law in (fit.law, fit.each))
         return Front(budgets, fit.law.loss(size, tokens), fit.each.loss(sizes, numbers), size, sizes)
     loss, losses = (frontier.least(law, fit.cost, budgets) for law in (fit.law, fit.each))
@@ -98,7 +98,7 @@ def _scaling(fit: Fit, front: Front) -> Scaling:
     if front.size is None or front.sizes is None:
         return plain
     best = _band(fit, front.budgets, front.size, front.sizes)
-    if not isinstance(fit.law, Surface):
+    if not isinstance(fit.law, Surface | Coupled):
         return replace(plain, best=best, **_profiles(fit))
     at = np.geomspace(front.budgets[0], front.budgets[-1], STEPS)
     curves = tuple(Curve(size, at, fit.law.loss(size, at / frontier.flops(fit.cost, size, 1.0))) for size in _some(sizes))
@@ -107,7 +107,7 @@ def _scaling(fit: Fit, front: Front) -> Scaling:
 
 def _passed(fit: Fit) -> np.ndarray:
     """Which members the law passes over."""
-    if isinstance(fit.form, Parametric | IsoFlops):
+    if isinstance(fit.form, Parametric | OfBoth | IsoFlops):
         return np.zeros(len(fit.fitted) + len(fit.held_out), dtype=bool)
     found = list[bool]()
     for members in (fit.fitted, fit.held_out):
@@ -122,7 +122,7 @@ def _some(sizes: np.ndarray) -> list[float]:
     return [float(each) for each in every[np.unique(np.linspace(0, len(every) - 1, min(12, len(every))).round().astype(int))]]
 
 
-def _contours(law: Surface, fit: Fit, budgets: np.ndarray, sizes: np.ndarray) -> Contours:
+def _contours(law: Surface | Coupled, fit: Fit, budgets: np.ndarray, sizes: np.ndarray) -> Contours:
     rows = np.geomspace(sizes.min() / AROUND, sizes.max() * AROUND, STEPS)
     tokens = budgets / frontier.flops(fit.cost, rows, 1.0)[:, None]
     return Contours(budgets, rows, law.loss(rows[:, None], tokens))

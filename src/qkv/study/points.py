@@ -15,6 +15,7 @@ from qkv.spec.law import (
     Convention,
     Cost,
     Counted,
+    Coupled,
     FittedFloor,
     Floor,
     FloorOf,
@@ -22,6 +23,7 @@ from qkv.spec.law import (
     IsoFlops,
     Law,
     Line,
+    OfBoth,
     OfFlops,
     OfParameters,
     OfTokens,
@@ -33,7 +35,7 @@ from qkv.spec.law import (
     WithEmbeddings,
 )
 from qkv.study.frontier import flops
-from qkv.study.powers import Points, Powers, huber, projected, regressed
+from qkv.study.powers import Coupling, Points, Powers, coupled, huber, projected, regressed
 from qkv.study.table import Member
 
 ALIKE = 1.1  # budgets that differ by less, from one to the next, are one
@@ -69,11 +71,13 @@ def mean_loss(members: Sequence[Member]) -> float:
 class Both:
     """The problem of L(N, D): every member is a point."""
 
-    form: Parametric
+    form: Parametric | OfBoth
     members: tuple[Member, ...]
     convention: Convention
 
-    least = 5
+    @property
+    def least(self) -> int:
+        return 5 if isinstance(self.form, Parametric) else 4
 
     def __post_init__(self) -> None:
         for what, values in (("sizes", self.sizes), ("numbers of tokens", [member.tokens for member in self.members])):
@@ -101,10 +105,12 @@ class Both:
     def groups(self) -> list[np.ndarray]:
         return [np.arange(self.size)]
 
-    def found(self, weights: np.ndarray, start: Law | None) -> Surface:
+    def found(self, weights: np.ndarray, start: Law | None) -> Surface | Coupled:
         """The law; see `bootstrap.Problem`."""
         if any(len(set(column[weights > 0])) < LEAST for column in self.points.x.T):
             raise QkvError("too few different sizes, or numbers of tokens")
+        if isinstance(self.form, OfBoth):
+            return self._coupled(weights, self.form.by.delta, start if isinstance(start, Coupled) else None)
         begin = None
         if isinstance(start, Surface):
             begin = Powers(np.log([start.A, start.B]), np.array([start.alpha, start.beta]), start.E)
@@ -115,6 +121,15 @@ class Both:
                 powers = projected(self.points, weights, begin)
         (a, b), (alpha, beta) = np.exp(powers.intercepts), powers.exponents
         return Surface(powers.floor, float(a), float(b), float(alpha), float(beta))
+
+    def _coupled(self, weights: np.ndarray, delta: float, start: Coupled | None) -> Coupled:
+        begin = None
+        if start is not None:
+            exponent = start.alpha_N / start.alpha_D
+            begin = Coupling(np.array([exponent * math.log(start.N_c), math.log(start.D_c)]), exponent, start.alpha_D)
+        found = coupled(self.points, weights, delta, begin)
+        n, d = found.intercepts
+        return Coupled(math.exp(n / found.exponent), math.exp(d), found.exponent * found.outer, found.outer)
 
 
 @dataclass(frozen=True)
