@@ -6,7 +6,8 @@ and held out, for the law that the others follow to predict its loss.
     python benchmarks/ladder.py --data $QKV_DATA --out runs/tried --minutes 2 --span 12 --sizes 3 --tokens 5e4,1e5
 
 A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. The
-table is OUT/ladder/ladder.csv.
+table is OUT/ladder/ladder.csv. All of this is little training, where small models gain less from more tokens than large ones do:
+OfBoth() is the law to fit.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def main() -> None:
         return
     folder = options.out / "ladder"
     climb(wanted, folder, Aloud(), show, resume=(folder / NAME).is_file(), threads=options.threads)
-    print(f"qkv scale fit {folder} --hold-out largest")
+    print(f"qkv scale fit {folder} --law 'OfBoth()' --hold-out largest")
 
 
 if __name__ == "__main__":
