@@ -80,7 +80,7 @@ def draw(found: list[Kind], title: str, path: Path) -> None:
     rows = sum(len(kind.levels) for kind in found)
     side = max(1.5, PANEL * max(len(pieces) for kind in found for pieces in (kind.queries, kind.keys)))
     figure = plt.figure(figsize=(side * heads + 1.2, side * rows + 0.5 * len(found) + 1.2), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, wrap=True)
     parts = figure.subfigures(len(found), 1, height_ratios=[len(kind.levels) for kind in found], squeeze=False)[:, 0]
     for part, kind in zip(parts, found, strict=True):
         part.suptitle(kind.title, fontsize=10)

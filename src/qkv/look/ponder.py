@@ -19,7 +19,7 @@ def draw(found: list[Pondered], title: str, path: Path) -> None:
     """Save the picture: for every side of the model its pieces, and under each a bar as deep as the steps it took."""
     width = max(4.0, WORD * max(len(each.pieces) for each in found) + 1.0)
     figure = plt.figure(figsize=(width, 2.6 * len(found) + 0.6), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, wrap=True)
     axes = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axis, pondered in zip(axes, found, strict=True):
         _panel(axis, pondered)
