@@ -7,7 +7,7 @@ and held out, for the law that the others follow to predict its loss.
 
 A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. The
 table is OUT/ladder/ladder.csv. All of this is little training, where small models gain less from more tokens than large ones do:
-OfBoth() is the law to fit.
+OfBoth() comes nearer than Parametric().
 """
 
 from __future__ import annotations

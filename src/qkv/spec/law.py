@@ -153,7 +153,8 @@ class IsoFlops:
 
 
 Single = OfParameters | OfTokens | OfFlops
-Form = Parametric | OfBoth | Single | IsoFlops
+Double = Parametric | OfBoth
+Form = Double | Single | IsoFlops
 
 
 @dataclass(frozen=True)

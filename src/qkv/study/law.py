@@ -13,6 +13,7 @@ from qkv.spec.law import (
     Convention,
     Cost,
     Coupled,
+    Double,
     FittedFloor,
     Form,
     IsoFlops,
@@ -197,7 +198,7 @@ def goodness(law: Law, asked: Asked, members: Sequence[Member], cost: Cost) -> G
         found = [(each.name, each.loss, law.loss(each.size(asked.convention), each.tokens)) for each in members]
     else:
         line = law.line if isinstance(law, Valley) else law
-        assert not isinstance(asked.form, Parametric | OfBoth)
+        assert not isinstance(asked.form, Double)
         best = best_members(asked.form, members, asked.convention, cost)
         found = [(each.name, each.loss, line.loss(each.x)) for each in best]
     error, worst = max((abs(predicted / loss - 1), name) for name, loss, predicted in found)

@@ -11,7 +11,7 @@ import numpy as np
 
 from qkv.look import law as look
 from qkv.look.law import Axis, Band, Contours, Curve, Dots, Mark, Scaling
-from qkv.spec.law import Counted, Coupled, IsoFlops, OfBoth, OfParameters, OfTokens, Parametric, Surface, Valley
+from qkv.spec.law import Counted, Coupled, Double, IsoFlops, OfParameters, OfTokens, Surface, Valley
 from qkv.study import frontier
 from qkv.study.law import Fit
 from qkv.study.points import best_members, operations
@@ -107,7 +107,7 @@ def _scaling(fit: Fit, front: Front) -> Scaling:
 
 def _passed(fit: Fit) -> np.ndarray:
     """Which members the law passes over."""
-    if isinstance(fit.form, Parametric | OfBoth | IsoFlops):
+    if isinstance(fit.form, Double | IsoFlops):
         return np.zeros(len(fit.fitted) + len(fit.held_out), dtype=bool)
     found = list[bool]()
     for members in (fit.fitted, fit.held_out):

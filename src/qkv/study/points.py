@@ -16,6 +16,7 @@ from qkv.spec.law import (
     Cost,
     Counted,
     Coupled,
+    Double,
     FittedFloor,
     Floor,
     FloorOf,
@@ -71,7 +72,7 @@ def mean_loss(members: Sequence[Member]) -> float:
 class Both:
     """The problem of L(N, D): every member is a point."""
 
-    form: Parametric | OfBoth
+    form: Double
     members: tuple[Member, ...]
     convention: Convention
 
