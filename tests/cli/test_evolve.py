@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -440,6 +441,25 @@ def test_a_child_whose_process_dies_is_tried_once_more(
     failed = [child for _, child in watch.shown if child.failure]
     assert [child.failure for child in failed] == [engine.LOST] * len(failed) and 1 <= len(failed) <= 5
     assert {child.number for child in failed} == {child.number for _, child in watch.shown if _dies(child.model)}
+
+
+def test_a_pool_that_breaks_before_a_child_is_handed_to_it_loses_none(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may end between two submissions; the second is refused then."""
+    refusals = [False, True, False, False, True]
+
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            if refusals and refusals.pop(0):
+                raise BrokenProcessPool("a process terminated abruptly")
+            return super().submit(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "_watched", lambda search, model, found: _lives(model, found))
+    watch = Quiet()
+    engine.evolve(replace(search, children=6), tmp_path / "a", watch, workers=2, executor=lambda: Broken(2))
+    assert not refusals and [child.failure for _, child in watch.shown] == [""] * 6
+    assert sorted(child.number for _, child in watch.shown) == list(range(6))
 
 
 def _dies(model: Any) -> bool:

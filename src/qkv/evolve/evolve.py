@@ -181,7 +181,12 @@ def _bring_up_all(way: _Way, workers: int, made: Callable[[], Executor]) -> None
 
 
 def _submitted(pool: Executor, search: Search, child: _Begun) -> Future[Upbringing]:
-    return pool.submit(_watched, search, child.model, child.stages)
+    try:
+        return pool.submit(_watched, search, child.model, child.stages)
+    except BrokenProcessPool as error:  # another's process died just now: as if this one had been lost with it
+        lost = Future[Upbringing]()
+        lost.set_exception(error)
+        return lost
 
 
 def _watched(search: Search, model: Parent, found: tuple[tuple[int, float], ...]) -> Upbringing:
