@@ -1,13 +1,13 @@
 """A ladder on WikiText-2: at least 6 sizes over more than a hundredfold in parameters, the largest at least three times the next
 and held out, for the law that the others follow to predict its loss.
 
-    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --plan        what it will train, and about how long
-    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder               80 minutes on two cores; goes on where it stopped
-    python benchmarks/ladder.py --data $QKV_DATA --out runs/tried --minutes 2 --span 12 --sizes 3 --tokens 5e4,1e5
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1 --plan    what it will train, and about how long
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1           100 minutes; goes on where it stopped
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/tried --flops 1e13 --span 12 --sizes 3 --tokens 5e4,1e5
 
 A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. The
-table is OUT/ladder/ladder.csv. All of this is little training, where small models gain less from more tokens than large ones do:
-OfBoth() comes nearer than Parametric().
+table is OUT/ladder/ladder.csv. Batches are small: in few steps a large model learns no more than a small one. All of this is
+little training, where small models gain less from more tokens than large ones do: OfBoth() comes nearer than Parametric().
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from qkv import device
 from qkv.papers.catalogue import entry
 from qkv.spec.data import AtMost, Texts, Tokenizer
 from qkv.spec.objective import Generate
-from qkv.spec.run import Batching, Minutes, Run
-from qkv.spec.study import Contender, Counts, Ladder
+from qkv.spec.run import Batching, Run
+from qkv.spec.study import Contender, Counts, Ladder, Operations
 from qkv.study.ladder import NAME, climb, plan_of, prepared, table
 from qkv.study.plan import Plan
 
 MODEL = "gpt-tiny"
 JUDGED = 150_000  # characters of the validation text
-ENTRIES, LONGEST, BATCH = 512, 128, 1024
+ENTRIES, LONGEST, BATCH = 512, 128, 512
 HELD = 3.0  # times the parameters of the next: the size that is held out
 
 
@@ -53,7 +53,7 @@ def ladder(data: Path, out: Path, options: argparse.Namespace) -> Ladder:
     run = Run(MODEL, text, valid, Generate(), tokenizer=Tokenizer("bytes", AtMost(ENTRIES)), **how)
     run = replace(run, changes=("*.dropout=0.0",), precision=options.precision)  # the text is read less than twice
     counts = Counts(tuple(float(each) for each in options.tokens.split(",")))
-    return Ladder((Contender(MODEL, run),), Minutes(options.minutes), options.sizes, options.span, counts)
+    return Ladder((Contender(MODEL, run),), Operations(options.flops), options.sizes, options.span, counts)
 
 
 def show(plan: Plan) -> None:
@@ -74,10 +74,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("QKV_DATA", ".")))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=80.0)
+    parser.add_argument("--flops", type=float, default=7e14)
     parser.add_argument("--sizes", type=int, default=6)
-    parser.add_argument("--span", type=float, default=400.0)
-    parser.add_argument("--tokens", default="1e6,3e6,1e7")
+    parser.add_argument("--span", type=float, default=270.0)
+    parser.add_argument("--tokens", default="2e6,4e6,8e6")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--plan", action="store_true")

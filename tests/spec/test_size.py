@@ -40,11 +40,21 @@ def test_everything_is_in_proportion() -> None:
     attention, forward = block.sublayers
     assert (attention.heads, forward.hidden, len(model.decoder.tiled())) == (8, 1024, 8)
     small = grown(gpt(Joint(100), width=128, heads=4, depth=4), 24)
-    assert (small.decoder.blocks[0].sublayers[0].heads, len(small.decoder.tiled())) == (1, 1)
+    assert (small.decoder.blocks[0].sublayers[0].heads, len(small.decoder.tiled())) == (1, 2)
     wide = widened(gpt(Joint(100), width=128, heads=4, depth=4), 192)
     assert (wide.decoder.blocks[0].sublayers[0].heads, len(wide.decoder.tiled())) == (4, 4)
     with pytest.raises(QkvError, match="cannot be shared by 4 heads"):
         widened(gpt(Joint(100), width=128, heads=4, depth=4), 130)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_two_blocks_are_left_of_any_depth(name: str) -> None:
+    """Fewer lie off the trend of all others (Kaplan et al. 2020, figure 6); what was given with one stays so."""
+    model = named(name, Joint(100))
+    for side, depth in sides(Sizes(model).smallest).items():
+        assert len(depth.tiled()) >= min(2, len(sides(model)[side].tiled()))
+    alone = gpt(Joint(100), width=128, heads=4, depth=1)
+    assert len(grown(alone, 64).decoder.tiled()) == 1 and len(grown(alone, 384).decoder.tiled()) == 3
 
 
 def test_heads_that_are_turned_or_shared_stay_so() -> None:

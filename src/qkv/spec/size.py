@@ -28,6 +28,7 @@ from qkv.spec.part import (
 WIDEST = 2**15
 STEP = 8  # widths that are no multiple of it make matrix products slow
 FAR = 1.5  # times as many parameters as were wanted, or as few
+LEAST = 2  # blocks, or steps: models of fewer lie off the trend of all others (Kaplan et al. 2020, figure 6)
 
 
 def widened(model: AnyModel, width: int) -> AnyModel:
@@ -38,8 +39,9 @@ def widened(model: AnyModel, width: int) -> AnyModel:
 
 
 def grown(model: AnyModel, width: int, rounded: Callable[[float], int] = round) -> AnyModel:
-    """The model with another width, and everything in proportion: hidden widths, blocks or steps, and heads, which stay about as
-    wide as they were. Raises QkvError where no number of heads can share that width."""
+    """The model with another width, and everything in proportion: hidden widths, blocks or steps, of which at least two are left
+    where there were two, and heads, which stay about as wide as they were. Raises QkvError where no number of heads can share
+    that width."""
     share = width / model.width
     return _remade(model, width, lambda layer: _heads(_hidden(layer, share), width, share), share, rounded)
 
@@ -101,10 +103,12 @@ def _remade(model: Any, width: int, layer: Callable[[Any], Any], deeper: float, 
 def _depth(depth: Depth, layer: Callable[[Any], Any], deeper: float, rounded: Callable[[float], int]) -> Depth:
     match depth:
         case Recurrence():
-            return replace(depth, block=_unit(depth.block, layer), steps=max(1, rounded(depth.steps * deeper)))
+            steps = max(min(LEAST, depth.steps), rounded(depth.steps * deeper))
+            return replace(depth, block=_unit(depth.block, layer), steps=steps)
         case Stack():
             row = len(depth.blocks)  # blocks that take turns stay whole rounds
-            deep = depth.depth if deeper == 1.0 else row * max(1, rounded(depth.depth * deeper / row))
+            rounds, least = depth.depth / row, math.ceil(min(LEAST, depth.depth) / row)
+            deep = depth.depth if deeper == 1.0 else row * max(least, rounded(rounds * deeper))
             return Stack(*(_unit(block, layer) for block in depth.blocks), depth=deep, bias=depth.bias)
 
 
