@@ -2,7 +2,7 @@
 and held out, for the law that the others follow to predict its loss.
 
     python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1 --plan    what it will train, and about how long
-    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1           90 minutes; goes on where it stopped
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1           100 minutes; goes on where it stopped
     python benchmarks/ladder.py --data $QKV_DATA --out runs/tried --flops 1e13 --span 12 --sizes 3 --tokens 5e4,1e5
 
 A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. The
@@ -32,7 +32,7 @@ JUDGED = 150_000  # characters of the validation text
 ENTRIES, LONGEST, BATCH = 512, 128, 512
 CHANGES = (
     "*.dropout=0.0",  # the text is read less than twice
-    "*.rotate=Rotary()",  # with learned places, models take some thousand steps to look back, and until then no law holds
+    "*.rotate=Rotary()",  # with learned places, models stay on a plateau for a thousand steps and more
     "embedding.position=NoPosition()",
 )
 HELD = 3.0  # times the parameters of the next: the size that is held out
