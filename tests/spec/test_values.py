@@ -136,11 +136,11 @@ EXAMPLES: list[Any] = [
     law.Coupled(6.4e13, 1.8e13, 0.076, 0.103),
     law.Valley(0.5, 0.45, 0.3, 0.55, 1.6, 1e20, 0.06),
     *(study.Predictions(9.5), study.Operations(1e12), study.About(7), study.OnValidation(), study.Unjudged()),
-    *(study.Counts((1e6, 2e6)), study.Ratios((3.0,))),
+    *(study.Counts((1e6, 2e6)), study.Ratios((3.0,)), study.Evenly(), study.Apart(2.5)),
     study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),
     study.Ladder(
         (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),
-        *(study.Operations(1e9), 3, 9.5, study.Counts((2.0, 3.5)), 4),
+        *(study.Operations(1e9), 3, 9.5, study.Counts((2.0, 3.5)), 4, study.Apart(3.0)),
     ),
     study.Comparison(
         (study.Contender("one", run.Run("m", TEXTS, objective=objective.Generate())),),

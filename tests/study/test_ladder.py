@@ -18,7 +18,7 @@ from qkv.spec.count import flops, parameters, without_embeddings
 from qkv.spec.model import Joint
 from qkv.spec.run import Cosine, Minutes, Noam
 from qkv.spec.size import Sizes, grown
-from qkv.spec.study import Counts, Ladder, Operations, Ratios
+from qkv.spec.study import Apart, Counts, Ladder, Operations, Ratios
 from qkv.study.budget import Step
 from qkv.study.ladder import COLUMNS, climb, narrowed, table
 from qkv.study.plan import START, Footing, Plan, a_step, planned
@@ -61,6 +61,18 @@ def test_a_plan_comes_to_its_budget(both: Ladder) -> None:
     assert {round(rung.tokens / 1e6, 2) for rung in same.rungs} == {1.0, 3.0} and 0.7e15 < same.operations <= 1e15
 
 
+def test_the_largest_size_may_stand_apart(both: Ladder) -> None:
+    plan = planned(replace(both, largest=Apart(4.0)), FOOTING, timed)
+    assert 0.7e15 < plan.operations <= 1e15
+    for name in SIZES:
+        counts = sorted({parameters(rung.spec) for rung in plan.rungs if rung.contender == name})
+        *others, last = [after / before for before, after in pairwise(counts)]
+        assert len(counts) == 5 and 60 < counts[-1] / counts[0] < 150 and 3 < last < 5
+        assert all(1.5 < each < 4.5 for each in others), "25-fold in three steps of about 2.9"
+    assert replace(both, largest=Apart(4.0)).heights == pytest.approx([1, 25 ** (1 / 3), 25 ** (2 / 3), 25, 100])
+    assert both.heights == pytest.approx([1, 10**0.5, 10, 10**1.5, 100])
+
+
 def test_a_plan_comes_to_its_time(both: Ladder) -> None:
     plan = planned(replace(both, budget=Minutes(60)), FOOTING, timed)
     assert 0.7 * 3600 < plan.whole <= 3600
@@ -76,9 +88,15 @@ def test_what_cannot_be_planned_is_refused(both: Ladder) -> None:
         planned(replace(both, budget=Minutes(0.1)), FOOTING, timed)
     with pytest.raises(QkvError, match=r"9 sizes within a span of 1\.1, or the numbers of their tokens, are too near"):
         planned(replace(both, sizes=9, span=1.1), FOOTING, timed)
-    for wrong in ({"sizes": 1}, {"span": 1.0}, {"contenders": ()}, {"seed": -1}):
+    for wrong in ({"sizes": 1}, {"span": 1.0}, {"contenders": ()}, {"seed": -1}, {"largest": Apart(100.0)}):
         with pytest.raises(QkvError):
             replace(both, **wrong)
+    with pytest.raises(
+        QkvError, match="a largest size of 3 times the next needs at least 3 sizes and a larger span: not 2 and 100"
+    ):
+        replace(both, sizes=2, largest=Apart(3.0))
+    with pytest.raises(QkvError, match=r"Apart\.times"):
+        Apart(1.0)
     for none in ((), (0.0,)):
         with pytest.raises(QkvError, match="numbers are numbers above 0"):
             Counts(none)

@@ -82,6 +82,10 @@ def run(
     minutes: Annotated[float | None, typer.Option(help="Minutes of all members together, one after the other.")] = None,
     sizes: Annotated[int, typer.Option(help="How many sizes there are of each model.")] = 6,
     span: Annotated[float, typer.Option(help="How many times the parameters of the smallest the largest has.")] = 100.0,
+    apart: Annotated[
+        float | None,
+        typer.Option(help="How many times those of the next size the largest has; as many as the others unless said."),
+    ] = None,
     tokens_per_parameter: Annotated[
         str | None, typer.Option(help="The tokens that each size is trained on, over its parameters; 5,10,20 unless said.")
     ] = None,
@@ -134,7 +138,7 @@ def run(
 def _ladder(models: list[str], options: dict[str, Any]) -> Any:
     """The ladder that the options describe."""
     from qkv.spec.run import Minutes
-    from qkv.spec.study import Contender, Ladder, Operations
+    from qkv.spec.study import Apart, Contender, Evenly, Ladder, Operations
 
     if (options["budget"] is None) == (options["minutes"] is None):
         raise QkvError("say what the whole ladder may cost: either --budget, in floating operations, or --minutes")
@@ -145,7 +149,8 @@ def _ladder(models: list[str], options: dict[str, Any]) -> Any:
         Contender(Path(name).stem if name.endswith(".json") else name, each) for name, each in zip(names, runs, strict=True)
     )
     whole = Operations(options["budget"]) if options["minutes"] is None else Minutes(options["minutes"])
-    return Ladder(contenders, whole, options["sizes"], options["span"], _tokens(options), options["seed"])
+    largest = Evenly() if options["apart"] is None else Apart(options["apart"])
+    return Ladder(contenders, whole, options["sizes"], options["span"], _tokens(options), options["seed"], largest)
 
 
 def _tokens(options: dict[str, Any]) -> Any:

@@ -115,6 +115,21 @@ def _above_nothing(tokens: Counts | Ratios) -> None:
 
 
 @dataclass(frozen=True)
+class Evenly:
+    """The largest size is as far from the next as all others are from theirs."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The largest size has `times` the parameters of the next, to be held out: a law is tested by what lies well beyond it."""
+
+    times: float
+
+    def __post_init__(self) -> None:
+        above(self, 1, "times")
+
+
+@dataclass(frozen=True)
 class Ladder:
     """Models in several sizes, the largest with `span` times the parameters of the smallest, each trained on several numbers of
     tokens: all together for what the budget comes to."""
@@ -125,13 +140,27 @@ class Ladder:
     span: float = 100.0
     tokens: Ratios | Counts = Ratios()
     seed: int = 1
+    largest: Evenly | Apart = Evenly()
 
     def __post_init__(self) -> None:
         if not self.contenders:
             raise QkvError("a ladder needs at least one model")
         if not isinstance(self.sizes, int) or self.sizes < 2 or not self.span > 1:
             raise QkvError(f"a ladder has at least 2 sizes, and a span of more than 1: not {self.sizes!r} and {self.span!r}")
+        if isinstance(self.largest, Apart) and (self.sizes < 3 or not self.largest.times < self.span):
+            raise QkvError(
+                f"a largest size of {self.largest.times:g} times the next needs at least 3 sizes and a larger span: not "
+                f"{self.sizes} and {self.span:g}"
+            )
         refuse_seeds((self.seed,))
+
+    @property
+    def heights(self) -> list[float]:
+        """The parameters of every size, over those of the smallest."""
+        if isinstance(self.largest, Evenly):
+            return [self.span ** (number / (self.sizes - 1)) for number in range(self.sizes)]
+        others = self.span / self.largest.times
+        return [*(others ** (number / (self.sizes - 2)) for number in range(self.sizes - 1)), self.span]
 
 
 def refuse_seeds(seeds: tuple[int, ...]) -> None:

@@ -112,8 +112,8 @@ def rungs(ladder: Ladder, footing: Footing, least: float) -> list[Rung]:
     """The ladder whose smallest models have about so many parameters, from the cheapest member to the dearest."""
     found: list[Rung] = []
     for name, sizes in footing.sizes.items():
-        for number in range(ladder.sizes):
-            spec = sizes.nearest(least * ladder.span ** (number / (ladder.sizes - 1)))
+        for height in ladder.heights:
+            spec = sizes.nearest(least * height)
             count, cost = parameters(spec), footing.step.operations(spec)
             for wanted in _tokens(ladder.tokens, count):
                 steps = max(1, round(wanted / footing.step.tokens))
