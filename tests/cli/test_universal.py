@@ -80,7 +80,7 @@ def test_a_world_that_is_none_is_refused(ask: Ask, tmp_path: Path, options: list
 def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories: Path) -> None:
     described = json.loads((answerer / "model.json").read_text())["Classifier"]
     assert described["labels"] == ["bathroom", "hallway"]
-    assert described["embedding"]["Embedding"]["unit"] == {"Sentences": {"longest": 32}}
+    assert described["embedding"]["Embedding"]["unit"] == {"Sentences": {"longest": 32, "counted": {"FromTheStart": {}}}}
     assert described["pooling"] == {"LastToken": {}}
     found = json.loads(ask("evaluate", answerer, "--stories", stories, "--json").out)
     assert found[0]["name"] == "accuracy"
@@ -93,6 +93,43 @@ def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories
     assert plainer.out == told.out.splitlines(keepends=True)[0]
     picture = ask("look", "heads", answerer, "mary moved to the hallway\nwhere is mary")
     assert picture.code == 0, picture.err
+
+
+def test_answers_may_be_spelled_and_places_counted_from_the_question(ask: Ask, stories: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "qa.txt"
+    answers.write_text(
+        STORIES.replace("Where is Daniel? \thallway\t4", "Where is Daniel? \thallway,nowhere\t4"), encoding="utf-8"
+    )
+    run = tmp_path / "run"
+    how = ["initial=Likeness()", "answer=Spelled()", "embedding.unit=Sentences(32,FromTheEnd(0.1))"]
+    how += ["encoder.signal=Coordinates(Learned(9),LearnedStep())"]
+    made = ask(
+        *("train", "classify", "--stories", answers, "--valid-stories", answers, "--out", run, *SMALL),
+        *(part for each in how for part in ("--set", each)),
+    )
+    assert made.code == 0, made.err
+    described = json.loads((run / "model.json").read_text())["Classifier"]
+    assert described["labels"] == ["bathroom", "hallway", "hallway,nowhere"]
+    bathroom, hallway, both = described["answer"]["Spelled"]["words"]
+    assert len(bathroom) == len(hallway) == 1 and both[0] == hallway[0] and len(both) == 2, "'nowhere' stands in no story"
+    told = ask("classify", run, stdin=b"mary moved to the hallway\nwhere is mary\n")
+    assert told.code == 0 and told.out.split("\t")[0] in described["labels"], told.err
+    found = json.loads(ask("evaluate", run, "--stories", answers, "--json").out)
+    assert found[0]["signature"] == "percent|texts:4|cut:0|labels:3"
+    (pondered,) = json.loads(ask("look", "ponder", run, "mary moved to the hallway\nwhere is mary", "--json").out)
+    assert pondered["pieces"] == ["mary moved to the hallway", "where is mary"]
+    long = "".join("mary moved to the hallway\n" for _ in range(9)) + "where is mary\n"
+    refused(ask("classify", run, stdin=long.encode()), "the model knows 9 places, and a text has 10 sentences")
+
+
+def test_labels_that_no_words_of_a_text_spell_are_refused(ask: Ask, tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_text("text\tlabel\n" + "".join(f"a bad film\tb{n % 2}\n" for n in range(8)), encoding="utf-8")
+    answer = ask(
+        *("train", "classify", "--table", table, "--valid-table", table, "--model", "bert-tiny", "--out", tmp_path / "run"),
+        *("--tokenizer", "words", "--steps", 1, "--set", "answer=Spelled()"),
+    )
+    refused(answer, "answer=Spelled() tells labels by their words, and the vocabulary lacks some of those of b0, b1")
 
 
 def test_whole_stories_are_held_out(ask: Ask, stories: Path, tmp_path: Path) -> None:

@@ -26,8 +26,9 @@ from qkv.papers.bert import bert
 from qkv.papers.gpt import gpt
 from qkv.papers.t5 import t5
 from qkv.papers.transformer import transformer
-from qkv.spec.model import DecoderOnly, EncoderDecoder, Model
+from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, Joint, Model, Spelled
 from qkv.spec.part import PreNorm
+from qkv.spec.pooling import FirstToken
 from qkv.store import weights_of
 
 __all__ = ["text", "trained"]
@@ -209,6 +210,18 @@ def test_what_an_architecture_cannot_hold_is_named(
     assert str(caught.value).startswith(f"{PREFIX[paper.__name__]} cannot hold ") and "it wants" in str(caught.value)
     assert named in str(caught.value)
     assert not (tmp_path / "there").exists()
+
+
+def answering(vocabulary: Joint, **sizes: Any) -> Classifier:
+    """BERT, whose labels are told by their words."""
+    encoder = bert(vocabulary, **sizes)
+    body = (encoder.vocabulary, encoder.width, encoder.embedding, encoder.encoder)
+    return Classifier(*body, ("yes", "no"), FirstToken(), answer=Spelled(((4,), (5,))))
+
+
+def test_labels_that_are_told_by_their_words_stay_here(make_stored: MakeStored, tmp_path: Path) -> None:
+    with pytest.raises(QkvError, match=r"BERT cannot hold answer=Spelled.*: it wants answer=Mapped\(\)"):
+        export(make_stored(answering, **PLACES), tmp_path / "there")
 
 
 def test_pegasus_has_one_vocabulary(make_stored: MakeStored, tmp_path: Path) -> None:

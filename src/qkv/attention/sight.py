@@ -51,8 +51,8 @@ class Padded:
             self._made[keys] = (torch.arange(keys, device=self.lengths.device) < self.lengths[:, None])[:, None, None, :]
         return self._made[keys]
 
-    def places(self, first: int, length: int) -> None:
-        """Token t of every row stands at first + t."""
+    def places(self, first: int, length: int) -> Int[Tensor, "B T"] | None:
+        """None: token t of every row stands at first + t."""
 
     def present(self, first: int, length: int) -> Bool[Tensor, "B T"]:
         """True where a position holds a token."""
@@ -69,6 +69,21 @@ class Padded:
     def keep(self, sentences: Int[Tensor, " kept"]) -> Padded:
         """The same for some of the sentences."""
         return Padded(self.lengths[sentences], self.blank)
+
+
+@dataclass(frozen=True)
+class Placed(Padded):
+    """The same, and token t of row b stands at `pos[b, t]`."""
+
+    pos: Int[Tensor, "B T"] = field(kw_only=True)
+
+    def places(self, first: int, length: int) -> Int[Tensor, "B T"]:
+        """Where the tokens stand."""
+        return self.pos[:, first : first + length]
+
+    def keep(self, sentences: Int[Tensor, " kept"]) -> Placed:
+        """The same for some of the sentences."""
+        return Placed(self.lengths[sentences], self.blank, pos=self.pos[sentences])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ from qkv.data.cache import found_or_built
 from qkv.data.corpus import held_out
 from qkv.data.encode import hashed
 from qkv.data.sides import Corpus, SideWriter, open_side
-from qkv.data.stories import read_stories, sentences
+from qkv.data.stories import read_stories, sentences, words
 from qkv.data.text import Pair, digest, fingerprint, read_pairs
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError, unknown
 from qkv.spec import data as spec
 from qkv.spec.data import HeldOut, Labelled, Pairs, Stories
 
-FORMAT = 3  # of the files and of all that decides what is in them; a new one makes old folders unknown
+FORMAT = 4  # of the files and of all that decides what is in them; a new one makes old folders unknown
 AT_ONCE = 10_000  # texts encoded in parallel
 MOST = 10_000  # labels: more are no labels but texts
 
@@ -133,6 +133,11 @@ def read_rows(where: Labelled | Stories) -> Iterator[Pair]:
         yield text, label.strip()
 
 
+def spoken(answer: str) -> str:
+    """The words of an answer, in which commas part several, as stories are read."""
+    return " ".join(words(answer))
+
+
 @dataclass(frozen=True)
 class _Task:
     """What is to be prepared."""
@@ -175,7 +180,8 @@ def _fill(task: _Task, folder: Path) -> LabelReport:
     _refuse_unseen(task.valid, valid, labels)
     cut = task.tokenizer
     if isinstance(cut, spec.Tokenizer):
-        cut = Tokenizer.train(cut, (text for text, _ in train()))
+        answers = map(spoken, labels) if isinstance(task.train, Stories) else ()  # words that no story may hold
+        cut = Tokenizer.train(cut, chain((text for text, _ in train()), answers))
     cut.save(folder / "tokenizer.json")
     made = {name: _write(folder, name, cut, labels, rows(), task.longest) for name, rows in (("train", train), ("valid", valid))}
     known = {hashed(text) for text, _ in valid()}

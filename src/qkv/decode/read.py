@@ -53,7 +53,8 @@ class Reader:
         self.symbols = stored.source.symbols
         known = places(stored.model) - len(self.symbols.read([]))
         self.reads_sentences = isinstance(stored.model.spec.embedding.unit, Sentences)
-        self.room = int(min(known, sys.maxsize))  # tokens of a text, beside what frames it
+        # tokens of a text, beside what frames it; how many sentences these are is not known before they are parted
+        self.room = sys.maxsize if self.reads_sentences else int(min(known, sys.maxsize))
 
     @torch.inference_mode()
     def fill(self, text: str, count: int = 5) -> list[list[Filled]]:

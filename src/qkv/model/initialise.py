@@ -1,6 +1,8 @@
 """The values before training.
 
 `Reduced` is as the paper of `spec.model.Reduced` has it, and for relative biases, masks, neighbourhoods and offsets as `Glorot`.
+`Likeness` is as `Glorot`, and then the maps of keys are those of queries, and the maps behind attention the transposes of those
+of values, where they fit.
 
 | place                   | `Glorot`                     | `Normal`                          | `FanIn`                         |
 |-------------------------|------------------------------|-----------------------------------|---------------------------------|
@@ -38,7 +40,7 @@ from qkv.model.recurrence import Recurrence
 from qkv.model.recurrent import Unit
 from qkv.model.score import Scored
 from qkv.spec.halt import Halt
-from qkv.spec.model import FanIn, Glorot, Initial, Normal, Reduced
+from qkv.spec.model import FanIn, Glorot, Initial, Likeness, Normal, Reduced
 from qkv.spec.position import Factorised, Position
 from qkv.spec.score import ContentBased, Dot, Gaussian, Triangular
 
@@ -79,6 +81,27 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
                 nn.init.zeros_(offset)
             case nn.LayerNorm() | nn.RMSNorm():
                 module.reset_parameters()
+    if isinstance(how, Likeness):
+        for module in model.modules():
+            if isinstance(module, Attention | MemoryAttention) and module.out is not None:
+                _liken(module, module.out.weight.data)
+
+
+def _liken(attention: Attention | MemoryAttention, back: Tensor) -> None:
+    """Let keys be mapped as queries, those that several heads share as the queries of the first of them, and map back what is
+    received as values are mapped, turned round."""
+    if isinstance(attention, Attention):
+        q, k, v = attention.qkv.weight.data.split(attention.widths)
+        shared = attention.kv_heads
+    else:
+        assert attention.q is not None and attention.kv is not None, "what has an output map has the others"
+        q, (k, v) = attention.q.weight.data, attention.kv.weight.data.chunk(2)
+        shared = attention.spec.heads
+    heads = attention.spec.heads // shared
+    if q.shape[1] == k.shape[1]:
+        k.copy_(q.unflatten(0, (shared, heads, -1))[:, 0].flatten(0, 1))
+    if back.shape[0] == v.shape[1]:
+        back.copy_(v.unflatten(0, (shared, 1, -1)).expand(-1, heads, -1, -1).flatten(0, 2).T)
 
 
 def _tables(position: Position) -> int:
@@ -129,7 +152,7 @@ class _Draw:
     def rows(self, weight: Tensor, tables: int = 1) -> None:
         """A vector for each entry, or place; of places as many are added up as there are tables."""
         match self.how:
-            case Glorot():
+            case Glorot() | Likeness():
                 self._normal(weight, weight.shape[1] ** -0.5)
             case Normal(deviation=deviation):
                 self._normal(weight, deviation)
@@ -157,7 +180,7 @@ class _Draw:
         rows, missing = self.parts.get(linear, ([linear.out_features], 1.0))
         for place, weight in enumerate(linear.weight.data.split(rows)):
             match self.how:
-                case Glorot():
+                case Glorot() | Likeness():
                     nn.init.xavier_uniform_(weight, generator=self.generator)
                 case Normal(deviation=deviation, shrink=shrink):
                     self._normal(weight, deviation / (len(self.back) ** 0.5 if shrink and linear in self.back else 1.0))
@@ -186,7 +209,7 @@ class _Draw:
                     pass
             for each in weight.data:
                 match self.how:
-                    case Glorot():
+                    case Glorot() | Likeness():
                         nn.init.xavier_uniform_(each.view(len(each), -1), generator=self.generator)
                     case Normal(deviation=deviation):
                         self._normal(each, deviation)

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qkv.attention.sight import Sight
+from qkv.attention.sight import Padded, Placed, Sight
 from qkv.error import QkvError
+from qkv.model.dropout import Noise
 from qkv.spec import position as spec
 from qkv.spec.position import Coordinates, Factorised, Learned, LearnedStep, Relative, Rotary, Sinusoid, vectors
 
@@ -99,6 +100,25 @@ def _of_digits(trained: Float[Tensor, "vectors D"], sizes: tuple[int, ...], plac
         below *= size
     assert total is not None, "a place has at least one digit"
     return total
+
+
+def counted_back(source: Int[Tensor, "B S *words"], sight: Sight, known: int | float, gaps: float, noise: Noise | None) -> Placed:
+    """The same sight, with places that are counted from the last token of each row back, which stands at 0. In training a place
+    is left out with the probability `gaps`; gaps take nobody beyond the last place that is known.
+
+    Raises QkvError for rows with more tokens than places are known.
+    """
+    rows, length = source.shape[:2]
+    if length > known:
+        raise QkvError(f"the model knows {known} places, and a text has {length} sentences: give it less")
+    lengths = sight.lengths if isinstance(sight, Padded) else torch.full((rows,), length, device=source.device)
+    places = (lengths[:, None] - 1 - torch.arange(length, device=source.device)).clamp(min=0)
+    if noise is not None and gaps:
+        left_out = noise.mask(places.to(torch.float32), gaps, ("places",)) == 0
+        left_out[:, 0] = False  # the last token stands at 0 itself
+        places = places + left_out.cumsum(1).gather(1, places)
+        places = places.clamp(max=int(known) - 1) if math.isfinite(known) else places
+    return Placed(lengths, blank=False, pos=places)
 
 
 class Signal(nn.Module):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import overload
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from qkv import device as machine
 from qkv.attention.sight import Plain, Sight
+from qkv.error import QkvError
 from qkv.model.context import Context, Memory
 from qkv.model.depth import Stack, deep
 from qkv.model.dropout import Noise
@@ -20,6 +23,7 @@ from qkv.model.linear import InEightBits, Linear, packed
 from qkv.model.output import Output
 from qkv.model.pointer import Pointer
 from qkv.model.pooling import pooled
+from qkv.model.position import counted_back
 from qkv.model.recurrence import Recurrence
 from qkv.model.state import State
 from qkv.model.trace import Trace
@@ -175,7 +179,7 @@ class EncoderOnly(nn.Module):
 
 
 class Classifier(nn.Module):
-    """An encoder whose pooled vector tells the label of a text (Devlin et al. 2018, section 4)."""
+    """An encoder whose pooled vector tells the label of a text, by maps of its own or by the words of the labels."""
 
     def __init__(self, spec_: spec.Classifier) -> None:
         super().__init__()
@@ -183,13 +187,17 @@ class Classifier(nn.Module):
         width = spec_.width
         self.source = Embedding(spec_.embedding, spec_.vocabulary.size, width)
         self.encoder = deep(spec_.encoder, width)
-        self.pooler = Linear(width, width)
-        self.labels = Linear(width, len(spec_.labels))
+        self.pooler, self.labels = None, None
+        if isinstance(spec_.answer, spec.Mapped):
+            self.pooler, self.labels = Linear(width, width), Linear(width, len(spec_.labels))
 
     def encode(
         self, source: Int[Tensor, "B S *words"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
     ) -> Float[Tensor, "B S D"]:
         """What the encoder makes of a text, place by place."""
+        unit = self.spec.embedding.unit
+        if isinstance(unit, spec.Sentences) and isinstance(unit.counted, spec.FromTheEnd):
+            sight = counted_back(source, sight, spec.known_places(self.spec), unit.counted.gaps, noise)
         ctx = Context(sight, noise=noise, trace=trace).at("encoder")
         return self.encoder(self.source(source, ctx), ctx)
 
@@ -197,10 +205,23 @@ class Classifier(nn.Module):
         self, source: Int[Tensor, "B S *words"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
     ) -> Float[Tensor, "B L"]:
         """Logits for every label."""
-        vector = torch.tanh(self.pooler(pooled(self.spec.pooling, self.encode(source, sight, noise, trace), sight)))
+        vector = pooled(self.spec.pooling, self.encode(source, sight, noise, trace), sight)
+        if self.pooler is not None:
+            vector = torch.tanh(self.pooler(vector))
         if noise is not None and self.spec.dropout:
             vector = vector * noise.mask(vector, self.spec.dropout, ("labels",))
-        return self.labels(vector)
+        return functional.linear(vector, self._spelled().to(vector.dtype)) if self.labels is None else self.labels(vector)
+
+    def _spelled(self) -> Float[Tensor, "L D"]:
+        """A vector for each label: the sum of those of its words."""
+        assert isinstance(self.spec.answer, spec.Spelled), "there are no maps"
+        words = self.spec.answer.words
+        if not words:
+            raise QkvError("nobody has said which words the labels are: Spelled((...)) names the entries of each")
+        device = self.source.weight.device
+        entries = torch.tensor([word for some in words for word in some], device=device)
+        starts = torch.tensor([0, *itertools.accumulate(map(len, words[:-1]))], device=device)
+        return functional.embedding_bag(entries, self.source.weight, starts, mode="sum")
 
 
 AnyModel = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier

@@ -44,12 +44,31 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class FromTheStart:
+    """The first sentence stands at place 0."""
+
+
+@dataclass(frozen=True)
+class FromTheEnd:
+    """The last sentence stands at place 0, and the one before it at 1: what was said last is most often asked for. In training a
+    place is left out with the probability `gaps`, or a model would know its stories by their places (Sukhbaatar et al. 2015,
+    section 4.1: temporal encoding, and random noise)."""
+
+    gaps: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gaps < 1:
+            raise QkvError(f"FromTheEnd.gaps is a probability below 1, not {self.gaps!r}")
+
+
+@dataclass(frozen=True)
 class Sentences:
     """Every position is a sentence, which is a line of at most `longest` words: the sum of their vectors, each multiplied by a
     trained mask for the place of the word (Dehghani et al. 2018, section 3.1, after Sukhbaatar et al. 2015 and Henaff et al.
     2016)."""
 
     longest: int = 32
+    counted: FromTheStart | FromTheEnd = FromTheStart()
 
     def __post_init__(self) -> None:
         if not isinstance(self.longest, int) or isinstance(self.longest, bool) or self.longest < 1:
@@ -117,6 +136,14 @@ class Glorot:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """As `Glorot`, but attention begins by likeness: keys are mapped as queries are, and what is received is mapped back by the
+    transpose of the map of the values. A position attends at first to what is like it, and takes on more of that: few examples
+    cannot teach it (near to Trockman and Kolter 2023, Mimetic Initialization, where these products are about the identity, that
+    of values and output with a minus)."""
+
+
+@dataclass(frozen=True)
 class Normal:
     """Everything normal with one deviation; maps back onto the residual stream are divided by sqrt(their number) if they shrink
     (Radford et al. 2019, GPT-2, section 2.3; BERT without shrinking)."""
@@ -148,7 +175,7 @@ class Reduced:
             raise QkvError(f"Reduced.factor must be more than 0, such as 0.125, not {self.factor!r}")
 
 
-Initial = Glorot | Normal | FanIn | Reduced
+Initial = Glorot | Likeness | Normal | FanIn | Reduced
 
 
 @dataclass(frozen=True)
@@ -312,9 +339,22 @@ class EncoderOnly:
 
 
 @dataclass(frozen=True)
+class Mapped:
+    """linear(dropout(tanh(linear(pooled)))) (Devlin et al. 2018, section 4)."""
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """dropout(pooled) times the sum of the vectors of a label's words, which are those that texts are read with: an answer that a
+    story names need not be learned anew (Sukhbaatar et al. 2015, section 2.2, whose output map is tied to the embedding of what
+    is read). `words` are the entries of each label, filled in as the run begins."""
+
+    words: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Classifier:
-    """An encoder whose pooled vector tells a text's label: linear(dropout(tanh(linear(pooled)))) (Devlin et al. 2018, section
-    4)."""
+    """An encoder whose pooled vector tells a text's label."""
 
     vocabulary: Joint
     width: int
@@ -324,12 +364,21 @@ class Classifier:
     pooling: Pooling = MeanToken()
     dropout: float = 0.1
     initial: Initial = Normal(shrink=False)
+    answer: Mapped | Spelled = Mapped()
 
     def __post_init__(self) -> None:
         _refuse(self.encoder, self.width, "encoder", memory=False, future=True)
         refuse_dropout(self, self.dropout)
+        if isinstance(self.answer, Spelled) and self.answer.words and not self._spells(self.answer.words):
+            raise QkvError(
+                f"each of the {len(self.labels)} labels is spelled by some entries of the vocabulary, not {self.answer}"
+            )
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise QkvError(f"a classifier needs at least two labels, all different, not {self.labels!r}")
+
+    def _spells(self, words: tuple[tuple[int, ...], ...]) -> bool:
+        known = range(self.vocabulary.size)
+        return len(words) == len(self.labels) and all(some and all(word in known for word in some) for some in words)
 
 
 Model = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from qkv.error import QkvError, unknown
@@ -32,7 +33,9 @@ class Adam:
     decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("beta1", "beta2", "decay"):
+        if not 0 <= self.decay < math.inf:
+            raise QkvError(f"Adam.decay is a number of at least 0, not {self.decay!r}")
+        for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise QkvError(f"Adam.{name} is a share of at least 0 and below 1, not {getattr(self, name)!r}")
         above(self, 0, "epsilon")

@@ -13,13 +13,15 @@ from torch.nn import functional
 
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.data.batch import Given, Movable, Plan, by_sentence, padded, plan
-from qkv.data.labels import PreparedLabels
+from qkv.data.labels import PreparedLabels, spoken
 from qkv.data.sides import Corpus
 from qkv.data.tokenizer import Tokenizers
+from qkv.error import QkvError
 from qkv.model.dropout import Noise
 from qkv.model.trace import Trace
 from qkv.model.transformer import Classifier
 from qkv.spec.data import Stories
+from qkv.spec.model import Spelled
 from qkv.spec.run import Run
 from qkv.train.evaluate import macro_f1
 from qkv.train.loss import Smoothing
@@ -57,6 +59,19 @@ class Classifying:
         self.report, self.fingerprints = prepared.report, prepared.fingerprints
         self.tokenizers = Tokenizers(prepared.tokenizer, prepared.tokenizer)
 
+    def spelled(self) -> Spelled:
+        """The entries of every label's words. Raises QkvError for labels with words that the vocabulary lacks."""
+        labels, cut = self.report.labels, self.prepared.tokenizer
+        said = list(map(spoken, labels)) if isinstance(self.run.train, Stories) else list(labels)
+        found = tuple(tuple(ids) for ids in cut.encode(said))
+        lost = [label for label, ids in zip(labels, found, strict=True) if not ids or cut.symbols.unknown in ids]
+        if lost:
+            raise QkvError(
+                f"answer=Spelled() tells labels by their words, and the vocabulary lacks some of those of {', '.join(lost[:5])}: "
+                f"leave it out, or allow more words by --vocabulary"
+            )
+        return Spelled(found)
+
     def plan(self, epoch: int) -> Plan:
         return self._plan(self.prepared.train, self.run.seed, epoch)
 
@@ -79,12 +94,12 @@ class Classifying:
     def validation_loss(self, model: Classifier) -> float:
         corpus = self.prepared.valid
         batches = (self._labelled(corpus, indices) for indices in self._plan(corpus, 0, 0))
-        return mean_loss(self.losses, model, batches, model.labels.weight.device)
+        return mean_loss(self.losses, model, batches, model.source.weight.device)
 
     @torch.no_grad()
     def measure(self, model: Classifier) -> dict[str, Any]:
         """Loss, accuracy, and the mean over labels of F1."""
-        device, tally = model.labels.weight.device, Tally(model.spec)
+        device, tally = model.source.weight.device, Tally(model.spec)
         total, told, truth = 0.0, [], []
         for indices in self._plan(self.prepared.valid, 0, 0):
             batch = self._labelled(self.prepared.valid, indices).to(device)

@@ -28,7 +28,7 @@ from qkv.train.journal import Journal, Mirror, read
 from qkv.train.loop import Ground, Loop, Watch, begun, said
 from qkv.train.run_folder import RECIPE, differences, held, read_run, write_run
 from qkv.train.task import Task
-from qkv.train.tasks import classifier, labels_of, placed, refuse_misfit, task_of
+from qkv.train.tasks import classifier, labels_of, placed, refuse_misfit, spelled, task_of
 
 WEIGHTS = "model.safetensors"
 USED_BY: dict[type, str] = {Translate: "translate", Generate: "generate", MaskedWords: "fill", Classify: "classify"}
@@ -45,7 +45,7 @@ def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror:
         task = task_of(run, _tokenizers(run, folder), default_cache())
         for line in task.report.lines():
             watch.say(line)
-        spec = describe(run, task.report.vocabularies, labels_of(task))
+        spec = spelled(describe(run, task.report.vocabularies, labels_of(task)), task)
         where = machine.pick(run.device, run.precision)
         model = begun(run, spec)
         _begin(run, folder, spec, task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from qkv.data.corpus import prepare
@@ -18,6 +19,7 @@ from qkv.spec.model import (
     EncoderOnly,
     Joint,
     Model,
+    Spelled,
     known_places,
     sides,
     with_places,
@@ -80,6 +82,13 @@ def classifier(spec: Model, labels: tuple[str, ...], pooling: Pooling) -> Classi
             )
         case DecoderOnly():
             raise QkvError("a classifier reads with an encoder, and a model of the shape DecoderOnly has none: choose bert-tiny")
+
+
+def spelled(spec: Model, task: Task) -> Model:
+    """The model, with the words of its labels where it tells these by their words and nobody has said which they are."""
+    if isinstance(spec, Classifier) and isinstance(task, Classifying) and spec.answer == Spelled():
+        return replace(spec, answer=task.spelled())
+    return spec
 
 
 def placed(run: Run, spec: Model) -> Model:

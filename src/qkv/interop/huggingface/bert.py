@@ -14,6 +14,7 @@ from qkv.spec.model import (
     Embedding,
     EncoderOnly,
     Joint,
+    Mapped,
     Normed,
     Output,
     Tied,
@@ -144,6 +145,7 @@ def _classifier_config(spec: Classifier) -> dict[str, Any]:
         FIT.refuse(
             f"a classifier with pooling={spec.pooling}", "FirstToken(), as `--set objective.pooling='FirstToken()'` trains it"
         )
+    FIT.be("answer", spec.answer, Mapped())
     names = dict(enumerate(spec.labels))
     return _sizes(spec)[1] | {
         "classifier_dropout": spec.dropout,
