@@ -2,12 +2,12 @@
 and held out, for the law that the others follow to predict its loss.
 
     python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1 --plan    what it will train, and about how long
-    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1           100 minutes; goes on where it stopped
+    python benchmarks/ladder.py --data $QKV_DATA --out runs/ladder --threads 1           two hours; goes on where it stopped
     python benchmarks/ladder.py --data $QKV_DATA --out runs/tried --flops 1e13 --span 12 --sizes 3 --tokens 5e4,1e5
 
 A decoder of merges of bytes, every size on the same numbers of tokens, validated on the beginning of the validation text. The
 table is OUT/ladder/ladder.csv. Batches are small: in few steps a large model learns no more than a small one. The smallest model
-is 24 wide: one of 16 is better than the law of all others has it, for what it can say at all lies in so few dimensions.
+is 24 wide: one of 16 lies off the law of all others.
 """
 
 from __future__ import annotations

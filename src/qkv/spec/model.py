@@ -52,7 +52,7 @@ class FromTheStart:
 class FromTheEnd:
     """The last sentence stands at place 0, and the one before it at 1: what was said last is most often asked for. In training a
     place is left out with the probability `gaps`, or a model would know its stories by their places (Sukhbaatar et al. 2015,
-    section 4.1: temporal encoding, and random noise)."""
+    section 4.1: temporal encoding, and random noise). So counted are places whose vectors are added, not distances."""
 
     gaps: float = 0.0
 
