@@ -18,7 +18,7 @@ from qkv.data.cache import found_or_built
 from qkv.data.corpus import held_out
 from qkv.data.encode import hashed
 from qkv.data.sides import Corpus, SideWriter, open_side
-from qkv.data.stories import read_stories, sentences, words
+from qkv.data.stories import read_stories, sentences
 from qkv.data.text import Pair, digest, fingerprint, read_pairs
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError, unknown
@@ -133,11 +133,6 @@ def read_rows(where: Labelled | Stories) -> Iterator[Pair]:
         yield text, label.strip()
 
 
-def spoken(answer: str) -> str:
-    """The words of an answer, in which commas part several, as stories are read."""
-    return " ".join(words(answer))
-
-
 @dataclass(frozen=True)
 class _Task:
     """What is to be prepared."""
@@ -180,7 +175,7 @@ def _fill(task: _Task, folder: Path) -> LabelReport:
     _refuse_unseen(task.valid, valid, labels)
     cut = task.tokenizer
     if isinstance(cut, spec.Tokenizer):
-        answers = map(spoken, labels) if isinstance(task.train, Stories) else ()  # words that no story may hold
+        answers = map(sentences, labels) if isinstance(task.train, Stories) else ()  # words that no story may hold
         cut = Tokenizer.train(cut, chain((text for text, _ in train()), answers))
     cut.save(folder / "tokenizer.json")
     made = {name: _write(folder, name, cut, labels, rows(), task.longest) for name, rows in (("train", train), ("valid", valid))}

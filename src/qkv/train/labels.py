@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.data.batch import Given, Movable, Plan, by_sentence, padded, plan
-from qkv.data.labels import PreparedLabels, spoken
+from qkv.data.labels import PreparedLabels
 from qkv.data.sides import Corpus
+from qkv.data.stories import sentences
 from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
 from qkv.model.dropout import Noise
@@ -62,7 +63,7 @@ class Classifying:
     def spelled(self) -> Spelled:
         """The entries of every label's words. Raises QkvError for labels with words that the vocabulary lacks."""
         labels, cut = self.report.labels, self.prepared.tokenizer
-        said = list(map(spoken, labels)) if isinstance(self.run.train, Stories) else list(labels)
+        said = list(map(sentences, labels)) if isinstance(self.run.train, Stories) else list(labels)
         found = tuple(tuple(ids) for ids in cut.encode(said))
         lost = [label for label, ids in zip(labels, found, strict=True) if not ids or cut.symbols.unknown in ids]
         if lost:
