@@ -16,7 +16,7 @@ from qkv.papers.catalogue import CATALOGUE
 from qkv.papers.luong import luong
 from qkv.spec.cell import Cell, Node
 from qkv.spec.choice import Best, LocalMonotonic, LocalPredictive, StraightThrough
-from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Stays
+from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Remainder, Stays
 from qkv.spec.model import Classifier, Joint, Pointing, Separate, SourceAndTarget, Untied, Vocabulary
 from qkv.spec.model import DecoderOnly as DecoderSpec
 from qkv.spec.model import EncoderDecoder as PairSpec
@@ -52,7 +52,7 @@ RULES: dict[str, Halting] = {
     f"{type(output).__name__}, {type(halted).__name__}": Halt(0.9, output, halted, bias=0.0)
     for output in (Interpolated(), Mean())
     for halted in (GoesOn(), Stays())
-}
+} | {"Mean, Stays, Remainder": Halt(0.9, Mean(), Stays(), bias=-1.0, last=Remainder())}
 STAYS, GOES_ON = "Interpolated, Stays", "Mean, GoesOn"
 AnySpec = TypeVar("AnySpec", bound=Spec)
 

@@ -22,14 +22,14 @@ from qkv.model.transformer import DecoderOnly, EncoderOnly, build
 from qkv.papers.universal import universal
 from qkv.spec import model as spec
 from qkv.spec import part
-from qkv.spec.halt import AllSteps, GoesOn, Halt, Halting, Interpolated, Mean, Stays
+from qkv.spec.halt import AllSteps, GoesOn, Halt, Halting, Interpolated, Mean, Probability, Remainder, Stays
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.position import Coordinates, Learned, LearnedStep, NoPosition, NoSignal, Sinusoid
 
 WIDTH, HEADS, STEPS = 8, 2, 5
-OUTPUTS, HALTED = (Interpolated(), Mean()), (GoesOn(), Stays())
-RULES = [Halt(0.9, output, halted, bias=-0.7) for output in OUTPUTS for halted in HALTED]
-NAMES = [f"{type(rule.output).__name__}, {type(rule.halted).__name__}" for rule in RULES]
+OUTPUTS, HALTED, LAST = (Interpolated(), Mean()), (GoesOn(), Stays()), (Probability(), Remainder())
+RULES = [Halt(0.9, output, halted, bias=-0.7, last=last) for output in OUTPUTS for halted in HALTED for last in LAST]
+NAMES = [", ".join(type(each).__name__ for each in (rule.output, rule.halted, rule.last)) for rule in RULES]
 CLOSE = {"rtol": 0, "atol": 1e-12}
 
 
@@ -100,7 +100,8 @@ def transcribed(recurrence: Recurrence, states: Tensor, halt: Halt) -> tuple[Ten
                 continue
             p = torch.sigmoid(recurrence.halting.weight[0] @ moved[i] + recurrence.halting.bias[0]).item()  # pyright: ignore
             updates[i] += 1
-            if halting[i] + p > halt.threshold:
+            ends = step == recurrence.spec.steps and isinstance(halt.last, Remainder)
+            if halting[i] + p > halt.threshold or ends:
                 remainder[i] += 1 - halting[i]
                 weights[i] = remainder[i]
                 halting[i] = 1.0
@@ -171,6 +172,26 @@ def test_the_mean_is_that_of_graves_for_positions_that_halt() -> None:
         torch.testing.assert_close(found[i], expected, **CLOSE)
         assert trace.pondered[("encoder",)].steps[0, i] == last
         assert trace.pondered[("encoder",)].remainder[0, i].item() == pytest.approx(p[-1])
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["masked", "leaving"])
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("halted", HALTED)
+def test_who_never_halts_before_the_last_step_and_takes_the_remainder_is_one_that_makes_all_steps(
+    output: Interpolated | Mean, halted: GoesOn | Stays, training: bool
+) -> None:
+    halt = Halt(0.9, output, halted, bias=-60.0, last=Remainder())
+    recurrence, trace = recurrence_of(encoder(halt)), Trace()
+    with torch.set_grad_enabled(training):
+        found = recurrence(inputs(), Context(Plain(), trace=trace).at("encoder"))
+        recurrence.spec = replace(recurrence.spec, halt=AllSteps())
+        torch.testing.assert_close(found, recurrence(inputs(), Context(Plain())), **CLOSE)
+    pondered = trace.pondered[("encoder",)]
+    assert (pondered.steps == STEPS).all()
+    torch.testing.assert_close(pondered.remainder, torch.ones_like(pondered.remainder), **CLOSE)
+    if training:
+        pondered.remainder.sum().backward()
+        assert recurrence.halting.bias.grad != 0, "the cost of pondering reaches who never halted"  # pyright: ignore
 
 
 @pytest.mark.parametrize("halt", [AllSteps(), *RULES], ids=["all steps", *NAMES])

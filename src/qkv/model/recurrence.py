@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -16,7 +17,7 @@ from qkv.model.context import Context, Step
 from qkv.model.position import Signal
 from qkv.model.recurring import Recurring
 from qkv.spec import part
-from qkv.spec.halt import Halt, Mean, Stays
+from qkv.spec.halt import Halt, Mean, Remainder, Stays
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Recurrence(nn.Module):
             for step in range(self.spec.steps):
                 x = made.through(step, _moved(x, made.signals(step)))
             return x
-        pondering = _Pondering(halt, x, present)
+        pondering = _Pondering(halt, self.spec.steps, x, present)
         if isinstance(halt.halted, Stays) and not torch.is_grad_enabled():
             self._leaving(x, made, pondering)
         else:
@@ -156,8 +157,9 @@ class _Pondering:
     """Of every position: whether it runs, the sum of its probabilities, its steps, its remainder, and what comes out of it
     (Dehghani et al. 2018, appendix C). Positions that are padding never run."""
 
-    def __init__(self, halt: Halt, x: Float[Tensor, "... D"], present: Bool[Tensor, "..."] | None) -> None:
+    def __init__(self, halt: Halt, most: int, x: Float[Tensor, "... D"], present: Bool[Tensor, "..."] | None) -> None:
         self.halt = halt
+        self._left = most
         shape, precise = x.shape[:-1], torch.promote_types(x.dtype, torch.float32)
         self.running = torch.ones(shape, dtype=torch.bool, device=x.device) if present is None else present.expand(shape)
         self._sum = torch.zeros(shape, dtype=precise, device=x.device)
@@ -171,9 +173,12 @@ class _Pondering:
 
     def weigh(self, p: Float[Tensor, "..."], numbers: Tensor | None = None) -> Float[Tensor, "..."]:
         """How much the coming step of each position counts; `numbers` are those that p is of, where it is not of all."""
+        self._left -= 1
+        ends = self._left == 0 and isinstance(self.halt.last, Remainder)
+        threshold = -math.inf if ends else self.halt.threshold
         if numbers is not None:
             total = self._sum.flatten()[numbers]
-            halts = total + p > self.halt.threshold
+            halts = total + p > threshold
             weight = torch.where(halts, 1 - total, p)
             self._sum.view(-1)[numbers] = total + weight
             self.steps.view(-1)[numbers] += 1
@@ -182,7 +187,7 @@ class _Pondering:
             running[numbers] = ~halts
             self.running = running.view(self.running.shape)
             return weight
-        halts = self.running & (self._sum + p > self.halt.threshold)
+        halts = self.running & (self._sum + p > threshold)
         weight = torch.where(halts, 1 - self._sum, p) * self.running
         self.remainder = self.remainder + halts * (1 - self._sum)
         self._sum = self._sum + weight

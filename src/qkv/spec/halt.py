@@ -35,12 +35,28 @@ class Stays:
 
 
 @dataclass(frozen=True)
+class Probability:
+    """A position that is still running at the last step of all keeps its probability there as the weight of that step, as in the
+    listing."""
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """A position that is still running at the last step of all halts there, and the weight of that step is what is left to 1, as
+    wherever it halts (Graves 2016, section 2: the hard limit on the number of steps).
+
+    Where probabilities are small, a position then begins as one that makes all steps, whose last state comes out; and the cost
+    of pondering reaches positions that never halted, since their remainder has a gradient.
+    """
+
+
+@dataclass(frozen=True)
 class Halt:
     """Every position stops by itself: at the step at which its halting probabilities come to add up to more than `threshold`.
 
     At each step a position says with what probability p it halts; p is the weight w of that step, and of the last one the
-    remainder to 1. One that is still running at the last step of all keeps p as its weight. The loss grows by `cost` times the
-    mean over all positions of (steps + remainder). `bias` is the offset of p's map before training: the released code has +1,
+    remainder to 1; `last` says what it is for one that is still running at the last step of all. The loss grows by `cost` times
+    the mean over all positions of (steps + remainder). `bias` is the offset of p's map before training: the released code has +1,
     with which a position begins by halting at its second step and hardly ever learns to go further.
     """
 
@@ -49,6 +65,7 @@ class Halt:
     halted: GoesOn | Stays = GoesOn()
     cost: float = 0.01
     bias: float = -1.0
+    last: Probability | Remainder = Probability()
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
