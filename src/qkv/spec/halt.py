@@ -43,7 +43,7 @@ class Probability:
 @dataclass(frozen=True)
 class Remainder:
     """A position that is still running at the last step of all halts there, and the weight of that step is what is left to 1, as
-    wherever it halts (Graves 2016, section 2: the hard limit on the number of steps).
+    wherever it halts: the weights of a `Mean` then always add up to 1, as those of Graves 2016 do.
 
     Where probabilities are small, a position then begins as one that makes all steps, whose last state comes out; and the cost
     of pondering reaches positions that never halted, since their remainder has a gradient.
