@@ -114,7 +114,7 @@ class Recurrence(nn.Module):
             running = pondering.running
             if stays:
                 made.recurring.mask(running)
-            weight = pondering.weigh(self._probability(moved))
+            weight = pondering.weigh(step, self._probability(moved))
             new = made.through(step, moved)
             x = torch.where(running[..., None], new, x) if stays else new
             pondering.add(x, weight)
@@ -138,7 +138,7 @@ class Recurrence(nn.Module):
             if numbers is not None and signal is not None:
                 signal = signal.expand(whole).flatten(0, -2)[numbers]
             moved = _moved(x, signal)
-            weight = pondering.weigh(self._probability(moved), numbers)
+            weight = pondering.weigh(step, self._probability(moved), numbers)
             x = made.through(step, moved)
             pondering.add(x, weight, numbers)
             left = pondering.numbers()
@@ -157,9 +157,9 @@ class _Pondering:
     """Of every position: whether it runs, the sum of its probabilities, its steps, its remainder, and what comes out of it
     (Dehghani et al. 2018, appendix C). Positions that are padding never run."""
 
-    def __init__(self, halt: Halt, most: int, x: Float[Tensor, "... D"], present: Bool[Tensor, "..."] | None) -> None:
+    def __init__(self, halt: Halt, steps: int, x: Float[Tensor, "... D"], present: Bool[Tensor, "..."] | None) -> None:
         self.halt = halt
-        self._left = most
+        self._end = steps - 1 if isinstance(halt.last, Remainder) else None  # the step at which whoever still runs halts
         shape, precise = x.shape[:-1], torch.promote_types(x.dtype, torch.float32)
         self.running = torch.ones(shape, dtype=torch.bool, device=x.device) if present is None else present.expand(shape)
         self._sum = torch.zeros(shape, dtype=precise, device=x.device)
@@ -171,11 +171,9 @@ class _Pondering:
         """The numbers of the positions that run, counted through."""
         return self.running.flatten().nonzero().flatten()
 
-    def weigh(self, p: Float[Tensor, "..."], numbers: Tensor | None = None) -> Float[Tensor, "..."]:
+    def weigh(self, step: int, p: Float[Tensor, "..."], numbers: Tensor | None = None) -> Float[Tensor, "..."]:
         """How much the coming step of each position counts; `numbers` are those that p is of, where it is not of all."""
-        self._left -= 1
-        ends = self._left == 0 and isinstance(self.halt.last, Remainder)
-        threshold = -math.inf if ends else self.halt.threshold
+        threshold = -math.inf if step == self._end else self.halt.threshold
         if numbers is not None:
             total = self._sum.flatten()[numbers]
             halts = total + p > threshold
