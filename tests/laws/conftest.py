@@ -40,7 +40,7 @@ from qkv.spec.part import (
     Swish,
     Unit,
 )
-from qkv.spec.pattern import Both, Causal, Either, Local, PerHead, SameBlock, Stride, Summary
+from qkv.spec.pattern import Both, Causal, Either, Local, Others, PerHead, SameBlock, Stride, Summary
 from qkv.spec.pooling import FirstToken
 from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, NoPosition, NoSignal, Relative, Rotary
 from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, General, Location, Triangular
@@ -318,6 +318,8 @@ def specs() -> dict[str, Spec]:
         ),
         "two-sided, sparse": _attending(bert, pattern=Local(3) | Stride(3)),
         "sparse on both sides": _sparse_sides(pair),
+        "of others": _attending(bert, pattern=Others()),
+        "of others before": _attending(gpt, pattern=Causal() & Others()),
         "universal evolved, halting": _recurrent(found["evolved-tiny"], halt=RULES[STAYS]),
         "universal evolved writer": _recurrent(found["evolved-gpt-tiny"], halt=RULES[GOES_ON]),
         "universal, sparse": _recurrent(_sparse_sides(pair), halt=RULES[STAYS]),

@@ -17,7 +17,7 @@ from qkv.attention.products import QUERIES, SCORES, Products
 from qkv.attention.reference import Reference, weights
 from qkv.attention.sight import Late, Packed, Padded, Plain, Sight
 from qkv.error import QkvError
-from qkv.spec.pattern import Causal, Full
+from qkv.spec.pattern import Causal, Full, Others
 from qkv.spec.score import Dot, ScaledDot
 
 BACKENDS = (Products(), Fused(), Reference())  # those for any call; for sparse patterns see test_sparse.py
@@ -65,7 +65,7 @@ def calls(draw: st.DrawFn, dtype: torch.dtype = torch.float64) -> Call:
 
     q, k, v = (made(batch, number, length, width) for number, length in ((heads, queries), (groups, keys), (groups, keys)))
     bias = draw(st.sampled_from([None, made(1, heads, queries, keys), made(batch, heads, queries, keys)]))
-    pattern, score = draw(st.sampled_from([Full(), Causal()])), draw(st.sampled_from([Dot(), ScaledDot()]))
+    pattern, score = draw(st.sampled_from([Full(), Causal(), Others()])), draw(st.sampled_from([Dot(), ScaledDot()]))
     return Call(q, k, v, pattern, draw(sights(batch, first, queries, keys)), first, score, bias)
 
 
@@ -126,7 +126,7 @@ def seen_by(call: Call, row: int, place: int) -> list[int]:
             case Late(starts=starts):
                 return j >= starts[row]
 
-    return [j for j in range(call.k.shape[2]) if there(j) and (isinstance(call.pattern, Full) or j <= here)]
+    return [j for j in range(call.k.shape[2]) if there(j) and (j != here if isinstance(call.pattern, Others) else isinstance(call.pattern, Full) or j <= here)]
 
 
 @given(call=calls())

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from qkv.error import QkvError
 from qkv.spec import plain
 from qkv.spec.part import Attention
-from qkv.spec.pattern import Causal, Full, Local, Pattern, PerHead, SameBlock, Single, Stride, Summary, by_head, periods
+from qkv.spec.pattern import Causal, Full, Local, Others, Pattern, PerHead, SameBlock, Single, Stride, Summary, by_head, periods
 
 DENSE = pytest.mark.parametrize("pattern", [Full(), Causal()], ids=["full", "causal"])
-BASIC = [Local(1), Local(3), Stride(1), Stride(4), SameBlock(1), SameBlock(5), Summary(5, 2), Summary(5, 2, slot=1)]
+BASIC = [Local(1), Local(3), Stride(1), Stride(4), SameBlock(1), SameBlock(5), Summary(5, 2), Summary(5, 2, slot=1), Others()]
 JOINED = [Causal() & (Local(3) | Stride(4)), Causal() & (SameBlock(4) | Summary(4, 1)), Local(2) & Stride(3), Full() | Local(2)]
 CAUSAL = [Causal() & each for each in BASIC]
 PATTERNS = pytest.mark.parametrize("pattern", [Full(), Causal(), *BASIC, *CAUSAL, *JOINED], ids=str)
@@ -86,6 +86,7 @@ def test_the_sets_of_the_paper() -> None:
     assert [j for j in range(13) if (Causal() & Summary(4, 1)).allows(10, j)] == [3, 7]
     assert [j for j in range(13) if (Causal() & Summary(4, 1, slot=1)).allows(10, j)] == [2, 6, 10]
     assert [j for j in range(13) if (Causal() & (SameBlock(4) | Summary(4, 1))).allows(10, j)] == [3, 7, 8, 9, 10]
+    assert [j for j in range(4) if Others().allows(2, j)] == [0, 1, 3]
     assert [j for j in range(13) if Local(3).allows(6, j)] == [4, 5, 6, 7, 8]
 
 

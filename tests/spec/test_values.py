@@ -33,7 +33,7 @@ from qkv.spec import (
 )
 from qkv.spec.model import Classifier, DecoderOnly, Embedding, EncoderOnly, Joint
 from qkv.spec.part import Attention, Block, FeedForward, MemoryAttention, PreNorm, RMSNorm, Stack
-from qkv.spec.pattern import Causal, Full, Local, PerHead, SameBlock, Stride, Summary
+from qkv.spec.pattern import Causal, Full, Local, Others, PerHead, SameBlock, Stride, Summary
 from qkv.spec.position import Learned, NoPosition, Relative, Rotary
 
 READS, WRITES = Stack(Block(Attention(2)), depth=1), Stack(Block(Attention(2, Causal())), depth=1)
@@ -77,7 +77,7 @@ EXAMPLES: list[Any] = [
     cell.Node(cell.Branch(norm=True), cell.Branch(0, cell.Gate(), 2.0, True), cell.Multiply(), True),
     cell.Cell(cell.Node(cell.Branch()), cell.Node(cell.Branch(1), cell.Branch(0)), norm=PreNorm(1e-6), dropout=0.25),
     *(position.Coordinates(Learned(9), position.LearnedStep()), position.LearnedStep(), position.NoSignal()),
-    *(Full(), Causal(), Local(4), Stride(5), SameBlock(6), Summary(8, 2, 1), score.Dot(), score.ScaledDot()),
+    *(Full(), Causal(), Local(4), Stride(5), SameBlock(6), Summary(8, 2, 1), Others(), score.Dot(), score.ScaledDot()),
     *(score.General(), score.ContentBased(3.0, True), score.Additive(), score.Location(9), score.Constant()),
     *(choice.Soft(), choice.Best(3), choice.StraightThrough()),
     *(score.Gaussian(0.5, True), score.Boxcar(2.0), score.Triangular(3.0, True)),

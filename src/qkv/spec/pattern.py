@@ -178,6 +178,20 @@ class Summary(_Sparse):
         return self.allows(now, j)
 
 
+@dataclass(frozen=True)
+class Others(_Sparse):
+    """A query sees every key but its own. Where keys are mapped as queries are, nothing is more like a position than itself: so
+    that it attends to others, it must not see itself."""
+
+    ahead, anchored, blank = True, False, True
+
+    def allows(self, i: Any, j: Any) -> Any:
+        return i != j
+
+    def keeps(self, j: Any, now: Any) -> Any:
+        return (j == j) & (now == now)
+
+
 @dataclass(frozen=True, repr=False)
 class Both(Joinable):
     """What both patterns allow: `first & second`."""
@@ -281,7 +295,7 @@ class PerHead(Joinable):
         return found
 
 
-Single = Full | Causal | Local | Stride | SameBlock | Summary | Both | Either
+Single = Full | Causal | Local | Stride | SameBlock | Summary | Others | Both | Either
 Pattern = Single | PerHead
 """Each tells also whether some query sees keys after its own (`ahead`), whether it matters where a text begins (`anchored`), and
 whether some query may see nothing, not even itself (`blank`)."""
@@ -322,6 +336,8 @@ def keys_seen(pattern: Single, length: int) -> int:
             return min(block, length)
         case Summary(block=block, count=count):
             return min(-(-length // block) * count, length)
+        case Others():
+            return length - 1
         case Both(first=first, second=second):
             return min(keys_seen(first, length), keys_seen(second, length))
         case Either(first=first, second=second):
