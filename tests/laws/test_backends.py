@@ -126,7 +126,11 @@ def seen_by(call: Call, row: int, place: int) -> list[int]:
             case Late(starts=starts):
                 return j >= starts[row]
 
-    return [j for j in range(call.k.shape[2]) if there(j) and (j != here if isinstance(call.pattern, Others) else isinstance(call.pattern, Full) or j <= here)]
+    return [
+        j
+        for j in range(call.k.shape[2])
+        if there(j) and (j != here if isinstance(call.pattern, Others) else isinstance(call.pattern, Full) or j <= here)
+    ]
 
 
 @given(call=calls())

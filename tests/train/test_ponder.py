@@ -143,10 +143,10 @@ def test_a_model_that_does_not_halt_has_no_ponder_times(finished: Callable[..., 
 
 
 def test_places_are_counted_from_a_random_number_in_training_alone() -> None:
-    origins = {Noise(1, step, 300).origin for step in range(200)}
-    assert min(origins) >= 0
-    assert max(origins) <= 300
-    assert len(origins) > 80
+    origins = [Noise(1, step, 62).origin for step in range(6000)]
+    assert set(origins) == set(range(63))
+    for first, last in ((0, 0), (1, 2), (3, 6), (7, 14), (15, 30), (31, 62)):  # six of a kind
+        assert sum(first <= origin <= last for origin in origins) == pytest.approx(1000, abs=100)
     assert Noise(1, 5, 300).origin == Noise(1, 5, 300).origin
     assert Noise(1, 5).origin == 0
     batch = batch_of((7, 3), (2, 5))

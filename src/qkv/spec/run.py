@@ -221,7 +221,8 @@ class Run:
     """One training run.
 
     With `roaming`, the places of a training batch are counted from a random number on, of at most so many, on both sides alike:
-    then a model knows places that lie beyond its longest training text (Dehghani et al. 2018, section 3.4). With `recompute` the
+    then a model knows places that lie beyond its longest training text (Dehghani et al. 2018, section 3.4). The logarithm of the
+    number, with 1 added, is drawn evenly: were it the number itself, the first places would hardly be met. With `recompute` the
     blocks of a stack are computed anew on the way back: less memory, for a third more of the time (Child et al. 2019, section
     5.4).
     """
