@@ -126,11 +126,16 @@ def seen_by(call: Call, row: int, place: int) -> list[int]:
             case Late(starts=starts):
                 return j >= starts[row]
 
-    return [
-        j
-        for j in range(call.k.shape[2])
-        if there(j) and (j != here if isinstance(call.pattern, Others) else isinstance(call.pattern, Full) or j <= here)
-    ]
+    def allowed(j: int) -> bool:
+        match call.pattern:
+            case Others():
+                return j != here
+            case Causal():
+                return j <= here
+            case _:
+                return True
+
+    return [j for j in range(call.k.shape[2]) if there(j) and allowed(j)]
 
 
 @given(call=calls())

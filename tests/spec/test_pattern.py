@@ -38,8 +38,9 @@ def test_numbers_arrays_and_tensors_agree(pattern: Pattern) -> None:
     assert pattern.keeps(j, 3).shape == (LONG,) and pattern.keeps(torch.from_numpy(j), torch.tensor(3)).shape == (LONG,)
 
 
-def test_full_sees_all_and_causal_the_past_and_itself() -> None:
+def test_full_sees_all_causal_the_past_and_itself_and_others_all_but_itself() -> None:
     assert table(Full()) == [[True] * LONG] * LONG
+    assert table(Others()) == [[j != i for j in range(LONG)] for i in range(LONG)]
     assert table(Causal()) == [[j <= i for j in range(LONG)] for i in range(LONG)]
 
 
@@ -86,7 +87,6 @@ def test_the_sets_of_the_paper() -> None:
     assert [j for j in range(13) if (Causal() & Summary(4, 1)).allows(10, j)] == [3, 7]
     assert [j for j in range(13) if (Causal() & Summary(4, 1, slot=1)).allows(10, j)] == [2, 6, 10]
     assert [j for j in range(13) if (Causal() & (SameBlock(4) | Summary(4, 1))).allows(10, j)] == [3, 7, 8, 9, 10]
-    assert [j for j in range(4) if Others().allows(2, j)] == [0, 1, 3]
     assert [j for j in range(13) if Local(3).allows(6, j)] == [4, 5, 6, 7, 8]
 
 

@@ -25,13 +25,18 @@ def _whole(owner: object) -> None:
 
 
 class Joinable:
-    """What can be joined: `a & b` allows what both allow, `a | b` what either does."""
+    """What every pattern is: `a & b` allows what both allow, `a | b` what either does."""
 
     def __and__(self, other: Any) -> Any:
         return _joined(Both, self, other)
 
     def __or__(self, other: Any) -> Any:
         return _joined(Either, self, other)
+
+    def keeps(self, j: Any, now: Any) -> Any:
+        """Whether a query at `now` or later may still see a key at `j`: what a cache may not forget. Everything, unless a pattern
+        says otherwise."""
+        return (j == j) & (now == now)
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,6 @@ class Full(Joinable):
         """Whether every query from position `first` on sees all keys 0 .. keys-1, so that no mask is needed."""
         return True
 
-    def keeps(self, j: Any, now: Any) -> Any:
-        """Whether a query at `now` or later may still see a key at `j`: what a cache may not forget."""
-        return (j == j) & (now == now)
-
 
 @dataclass(frozen=True)
 class Causal(Joinable):
@@ -64,10 +65,6 @@ class Causal(Joinable):
     def spares(self, first: int, keys: int) -> bool:
         """Whether every query from position `first` on sees all keys 0 .. keys-1, so that no mask is needed."""
         return first >= keys - 1
-
-    def keeps(self, j: Any, now: Any) -> Any:
-        """Whether a query at `now` or later may still see a key at `j`: what a cache may not forget."""
-        return (j == j) & (now == now)
 
 
 class _Sparse(Joinable):
@@ -117,9 +114,6 @@ class Stride(_Sparse):
 
     def allows(self, i: Any, j: Any) -> Any:
         return (i - j) % self.stride == 0
-
-    def keeps(self, j: Any, now: Any) -> Any:
-        return (j == j) & (now == now)
 
 
 @dataclass(frozen=True)
@@ -187,9 +181,6 @@ class Others(_Sparse):
 
     def allows(self, i: Any, j: Any) -> Any:
         return i != j
-
-    def keeps(self, j: Any, now: Any) -> Any:
-        return (j == j) & (now == now)
 
 
 @dataclass(frozen=True, repr=False)
