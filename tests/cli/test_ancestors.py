@@ -66,7 +66,7 @@ def test_a_pointer_network_says_words_of_its_question(ask: Ask, tmp_path: Path) 
     told = ask("translate", out, stdin=b"1,2 3,4 0,0 4,1\n").out.strip().split(" ")
     assert set(told) <= {"1,2", "3,4", "0,0", "4,1", ""}
     scores = json.loads(ask("evaluate", out, "--world", "ConvexHull(longest=6,side=5)", "--number", 20, "--json").out)
-    assert [each["name"] for each in scores] == ["characters right", "answers right"]
+    assert [each["name"] for each in scores] == ["characters right", "answers right", "tokens right after the truth"]
     assert ask("look", "heads", out, "1,2 3,4 0,0", "--out", out / "heads.npz").code == 0
     arrays = np.load(out / "heads.npz")
     (weights,) = [arrays[each] for each in arrays.files if arrays[each].ndim == 3]

@@ -59,7 +59,7 @@ def test_a_world_is_learned_from_and_told_by_characters_and_answers(ask: Ask, co
     assert 0 <= final["characters"] <= 1
     assert 0 <= final["sequences"] <= 1
     found = json.loads(ask("evaluate", copier, "--world", "Copy(longest=9)", "--number", 12, "--json").out)
-    assert [each["name"] for each in found] == ["characters right", "answers right"]
+    assert [each["name"] for each in found] == ["characters right", "answers right", "tokens right after the truth"]
     assert found[0]["signature"] == "percent|Copy(longest=9)|answers:12|seed:3"
     assert "Drawn" in (copier / "run.toml").read_text()
 
@@ -120,6 +120,27 @@ def test_answers_may_be_spelled_and_places_counted_from_the_question(ask: Ask, s
     assert pondered["pieces"] == ["mary moved to the hallway", "where is mary"]
     long = "".join("mary moved to the hallway\n" for _ in range(9)) + "where is mary\n"
     refused(ask("classify", run, stdin=long.encode()), "the model knows 9 places, and a text has 10 sentences")
+
+
+def test_what_positions_are_is_for_the_text_to_say(ask: Ask, stories: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "run")
+    of_tokens = ask("train", "classify", "--stories", stories, *out, *SMALL, "--set", "embedding.unit=Tokens()")
+    refused(of_tokens, "embedding.unit=Tokens() does not go with this text")
+    table = tmp_path / "t.tsv"
+    table.write_text("text\tlabel\n" + "".join(f"a bad film\tb{n % 2}\n" for n in range(8)), encoding="utf-8")
+    of_sentences = ask(
+        "train",
+        "classify",
+        "--model",
+        "universal-bert-tiny",
+        "--table",
+        table,
+        *out,
+        *SMALL,
+        "--set",
+        "embedding.unit=Sentences(4)",
+    )
+    refused(of_sentences, "all other texts token by token: embedding.unit=Sentences(longest=4")
 
 
 def test_labels_that_no_words_of_a_text_spell_are_refused(ask: Ask, tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qkv.attention.sight import Plain
 from qkv.data.symbols import OURS
 from qkv.decode import translate as module
 from qkv.decode.beam import search
 from qkv.decode.rule import Beam
-from qkv.decode.translate import Translator, log_probabilities
+from qkv.decode.translate import Translator, likeliest, log_probabilities
 from qkv.error import QkvError
 
 RULE = Beam(4, 0.6, extra=3, least=1)
@@ -106,6 +108,32 @@ def test_log_probabilities_of_a_batch_are_those_of_each_pair_alone(translator: T
     alone = [log_probabilities(translator.model, [s], [t], OURS)[0] for s, t in zip(read, written, strict=True)]
     assert together == pytest.approx(alone, abs=1e-5)
     assert len(set(together)) == 12
+
+
+def test_as_many_tokens_are_the_likeliest_after_the_truth_as_were_chosen_so(translator: Translator, sources) -> None:
+    coins, read, written, chosen = random.Random(0), sources(8, translator.source.size), [], []
+    for length, source in enumerate(read):
+        target, right = [], 0
+        for _ in range(length + 1):
+            with torch.inference_mode():
+                best = int(
+                    translator.model(torch.tensor([source]), Plain(), torch.tensor([[*OURS.opening, *target]]))[0, -1].argmax()
+                )
+            likely = coins.random() < 0.5
+            target.append(best if likely else (best + 1) % translator.target.size)
+            right += likely
+        written.append(target)
+        chosen.append(right)
+    assert likeliest(translator.model, read, written, OURS) == chosen
+    assert 0 < sum(chosen) < sum(map(len, written))
+
+
+def test_tokens_after_the_truth_are_counted_with_the_end_whatever_the_batch(translator: Translator) -> None:
+    sources, targets = ["abc", "", "fade", "b"], ["DEAF", "A", "", "BAD CAB"]
+    lengths = [len(ids) + 1 for ids in translator.target.encode(targets)]
+    alone = translator.teacher_forced(sources, targets, batch_tokens=1)
+    assert [whole for _, whole in alone] == [lengths[0], 0, *lengths[2:]]
+    assert translator.teacher_forced(sources, targets) == alone
 
 
 def test_scores_are_asked_for_in_pairs(translator: Translator) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from qkv import device as machine
 from qkv.attention.sight import Padded, Plain
@@ -80,23 +82,40 @@ class Translator:
     ) -> list[float]:
         """log P(target | source) / ((5 + |target|) / 6) ** length_penalty of each pair, the end symbol counted: what decoding
         reports."""
+        scores, rule = [0.0] * len(sources), Beam(length_penalty=length_penalty)
+        for group, read, written in self._batches(sources, targets, batch_tokens):
+            found = log_probabilities(self.model, read, written, self.symbols)
+            for place, logarithm, ids in zip(group, found, written, strict=True):
+                scores[place] = rule.value(logarithm, len(ids))
+        return scores
+
+    def teacher_forced(
+        self, sources: Sequence[str], targets: Sequence[str], *, batch_tokens: int = 4096
+    ) -> list[tuple[int, int]]:
+        """How many tokens of each target are the likeliest after the truth before them, and how many tokens it has, the end
+        symbol counted in both; none of none where the source is empty."""
+        counts = [(0, 0)] * len(sources)
+        for group, read, written in self._batches(sources, targets, batch_tokens):
+            found = likeliest(self.model, read, written, self.symbols)
+            for place, right, ids in zip(group, found, written, strict=True):
+                counts[place] = (right, len(ids))
+        return counts
+
+    def _batches(
+        self, sources: Sequence[str], targets: Sequence[str], batch_tokens: int
+    ) -> Iterator[tuple[list[int], list[list[int]], list[list[int]]]]:
+        """Places of pairs whose source is not empty, with the tokens of both sides, each with its end symbol."""
         if len(sources) != len(targets):
             raise QkvError(f"{len(sources)} sources and {len(targets)} targets cannot be scored in pairs")
         read = self.source.encode([s.strip() for s in sources])
         written = self.target.encode([t.strip() for t in targets])
-        scores = [0.0] * len(sources)
-        rule = Beam(length_penalty=length_penalty)
         todo = [i for i in range(len(sources)) if read[i]]
         for group in batches(todo, [max(len(s), len(t)) + 1 for s, t in zip(read, written, strict=True)], batch_tokens):
-            logarithms = log_probabilities(
-                self.model,
+            yield (
+                group,
                 [self.source.symbols.read(read[i]) for i in group],
                 [[*written[i], self.target.symbols.end] for i in group],
-                self.symbols,
             )
-            for i, logarithm in zip(group, logarithms, strict=True):
-                scores[i] = rule.value(logarithm, len(written[i]) + 1)
-        return scores
 
     def _read(self, hypothesis: Hypothesis) -> Translation:
         return Translation(self.target.decode(hypothesis.tokens), hypothesis.score, hypothesis.finished)
@@ -135,15 +154,32 @@ def log_probabilities(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], symbols: Symbols
 ) -> list[float]:
     """log P(target | source) of each pair of id lists, both ending with their end symbol, in nats."""
+    logits, truth, present = _forced(model, sources, targets, symbols)
+    of_truth = logits.gather(2, truth[:, :, None])[:, :, 0] - logits.logsumexp(2)
+    return (of_truth.double() * present).sum(1).tolist()
+
+
+@torch.inference_mode()
+def likeliest(
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], symbols: Symbols
+) -> list[int]:
+    """How many tokens of each target are the likeliest after the truth before them; id lists as in `log_probabilities`."""
+    logits, truth, present = _forced(model, sources, targets, symbols)
+    return ((logits.argmax(2) == truth) & present).sum(1).tolist()
+
+
+def _forced(
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], symbols: Symbols
+) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Logits at every place of the targets, given the truth before it; the targets, padded; and where they are no padding."""
     device = model.output.weight.device
     source, target = _padded(sources, symbols.pad).to(device), _padded(targets, symbols.pad).to(device)
     lengths = torch.tensor([len(s) for s in sources], device=device)
     sight = Plain() if len(set(map(len, sources))) == 1 else Padded(lengths, blank=False)
     opening = torch.tensor([symbols.opening] * len(targets), device=device)
     logits = model(source, sight, torch.cat([opening, target[:, :-1]], 1))[:, opening.shape[1] - 1 :].float()
-    of_truth = logits.gather(2, target[:, :, None])[:, :, 0] - logits.logsumexp(2)
     present = torch.arange(target.shape[1], device=device) < torch.tensor([len(t) for t in targets], device=device)[:, None]
-    return (of_truth.double() * present).sum(1).tolist()
+    return logits, target, present
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:

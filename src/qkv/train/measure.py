@@ -127,14 +127,21 @@ def restoration(reader: Reader, where: Texts) -> list[dict[str, Any]]:
 
 
 def answers(translator: Translator, drawn: Drawn, batch_tokens: int) -> list[dict[str, Any]]:
-    """How many characters of the answers of a world, and how many answers as a whole, a translator tells right."""
+    """How many characters of the answers of a world, and how many answers as a whole, a translator tells right; and how many
+    tokens are its likeliest after the truth before them, where one slip does not shift all behind it."""
     asked, truth = zip(*read_pairs(drawn), strict=True)
+    forced = translator.teacher_forced(asked, truth, batch_tokens=batch_tokens)
     found = translator.translate(list(asked), greedy(list(truth)), batch_tokens=batch_tokens)
     right = accuracy([best[0].text for best in found], list(truth))
     signature = f"percent|{drawn.world}|answers:{drawn.number}|seed:{drawn.seed}"
     return [
         {"name": "characters right", "value": 100 * right.characters, "signature": signature},
         {"name": "answers right", "value": 100 * right.sequences, "signature": signature},
+        {
+            "name": "tokens right after the truth",
+            "value": 100 * sum(each for each, _ in forced) / sum(whole for _, whole in forced),
+            "signature": f"{signature}|end counted",
+        },
     ]
 
 

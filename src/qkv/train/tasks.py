@@ -19,6 +19,7 @@ from qkv.spec.model import (
     EncoderOnly,
     Joint,
     Model,
+    Sentences,
     Spelled,
     known_places,
     sides,
@@ -104,14 +105,19 @@ def _needed(run: Run) -> int:
 
 
 def refuse_misfit(run: Run, spec: Model) -> None:
-    """Raises QkvError where the shape of a model is not that of the objective, or texts have more places than it knows, or fewer
-    than a stride of it is long."""
+    """Raises QkvError where the shape of a model is not that of the objective, its positions are not what the text is read by, or
+    texts have more places than it knows, or fewer than a stride of it is long."""
     wanted = {Translate: EncoderDecoder, Generate: DecoderOnly, MaskedWords: EncoderOnly, Classify: Classifier}
     shape = wanted.get(type(run.objective), EncoderDecoder)
     if not isinstance(spec, shape):
         raise QkvError(
             f"{run.model} is of the shape {type(spec).__name__}, and {type(run.objective).__name__} needs {shape.__name__}: "
             f"`qkv models` lists the models of every shape"
+        )
+    if isinstance(run.train, Stories) != isinstance(spec.embedding.unit, Sentences):
+        raise QkvError(
+            f"stories are read sentence by sentence, and all other texts token by token: embedding.unit={spec.embedding.unit} "
+            f"does not go with this text. Leave it out"
         )
     if isinstance(run.form, Pictures) and run.longest != run.form.size:
         raise QkvError(
