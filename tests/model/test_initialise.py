@@ -9,15 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from qkv.error import QkvError
 from qkv.model.attention import Attention, MemoryAttention
 from qkv.model.embedding import Embedding
-from qkv.model.initialise import initialise
+from qkv.model.feedforward import FeedForward
+from qkv.model.initialise import initialise, maps_of
 from qkv.model.transformer import build
 from qkv.papers.transformer import transformer
 from qkv.spec import model as model_spec
 from qkv.spec import part
-from qkv.spec.model import DecoderOnly, Joint, Likeness, Separate
+from qkv.spec.model import DecoderOnly, EncoderDecoder, EncoderOnly, Joint, Likeness, Orthogonal, Separate
 from qkv.spec.pattern import Causal
+from qkv.spec.position import Coordinates, Learned, LearnedStep
+from qkv.spec.score import Dot, ScaledDot
 
 SPEC = transformer(Joint(500), width=64, hidden=96, heads=4, depth=2, offset=True)
 
@@ -89,6 +93,61 @@ def test_attention_may_begin_by_likeness() -> None:
     attention = next(module for module in alike.modules() if isinstance(module, Attention))
     q, k, _ = (vectors @ attention.qkv.weight.T).view(9, 3, 4, 16).permute(1, 2, 0, 3)
     assert ((q @ k.transpose(1, 2)).argmax(2) == torch.arange(9)).float().mean() > 0.9, "nothing is as like a vector as itself"
+
+
+@pytest.mark.parametrize("score", [ScaledDot(), Dot()], ids=str)
+@pytest.mark.parametrize(("heads", "head_width"), [(1, part.Even()), (4, part.Even()), (2, 32), (2, 6)])
+def test_likeness_may_be_the_cosine_itself(heads: int, head_width: part.Even | int, score: Dot | ScaledDot) -> None:
+    own = part.Attention(heads, Causal(), head_width=head_width, score=score)
+    asks = part.MemoryAttention(heads, head_width=head_width, score=score)
+    feed = part.FeedForward(8)
+    spec = EncoderDecoder(
+        Joint(9),
+        24,
+        model_spec.Embedding(),
+        part.Stack(part.Block(part.Attention(heads, head_width=head_width, score=score), feed), depth=1),
+        part.Stack(part.Block(own, asks, feed), depth=1),
+        initial=Likeness(Orthogonal(12.0, 0.25)),
+    )
+    vectors = torch.nn.functional.layer_norm(torch.randn(7, 24, generator=torch.Generator().manual_seed(1)), (24,))
+    cosines = vectors @ vectors.T / 24
+    model = build(spec, 1)
+    found = [module for module in model.modules() if isinstance(module, Attention | MemoryAttention)]
+    assert len(found) == 3
+    silent = [module.out.weight for module in model.modules() if isinstance(module, FeedForward)]
+    assert len(silent) == 2 and not any(each.any() for each in silent)
+    words = model.source.weight
+    assert torch.allclose(words @ words.T, torch.eye(9), atol=1e-5)
+    for module in found:
+        q, k, v, _ = maps_of(module)
+        assert module.out is not None
+        scores = (vectors @ q.T) @ (vectors @ k.T).T / (q.shape[0] / heads) ** (0.5 if score == ScaledDot() else 0) / heads
+        back = module.out.weight @ v
+        if len(q) < 24:  # a part of the vectors is seen
+            assert torch.allclose(q @ q.T, q[0] @ q[0] * torch.eye(len(q)), atol=1e-5)
+            assert scores.diagonal().mean().item() == pytest.approx(12.0, rel=0.3)
+            assert torch.linalg.matrix_rank(back) == len(q)
+        else:
+            assert torch.allclose(scores, 12.0 * cosines, atol=1e-4)
+            assert torch.allclose(back, 0.25 * torch.eye(24), atol=1e-5)
+
+
+def test_with_exact_likeness_many_words_are_as_long_as_few_and_signals_are_faint() -> None:
+    block = part.Block(part.Attention(1), part.FeedForward(8))
+    signal = Coordinates(Learned(40), LearnedStep())
+    spec = EncoderOnly(Joint(60), 16, model_spec.Embedding(), part.Recurrence(block, steps=3, signal=signal), initial=Likeness())
+    plain, exact = build(spec, 1), build(replace(spec, initial=Likeness(Orthogonal())), 1)
+    assert exact.source.weight.norm(dim=1).mean().item() == pytest.approx(plain.source.weight.norm(dim=1).mean().item(), rel=0.1)
+    tables = [name for name, _ in plain.named_parameters() if name.startswith("encoder.signal")]
+    assert len(tables) == 2
+    for name in tables:
+        assert torch.allclose(exact.get_parameter(name), 0.1 * plain.get_parameter(name))
+
+
+@pytest.mark.parametrize("wrong", [{"sharpness": 0.0}, {"taken": -1.0}])
+def test_a_likeness_without_size_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(QkvError, match="is greater than 0"):
+        Orthogonal(**wrong)
 
 
 def test_keys_that_heads_share_are_like_the_first_of_these() -> None:

@@ -2,7 +2,8 @@
 
 `Reduced` is as the paper of `spec.model.Reduced` has it, and for relative biases, masks, neighbourhoods and offsets as `Glorot`.
 `Likeness` is as `Glorot`, and then the maps of keys are those of queries, and the maps behind attention the transposes of those
-of values, where they fit.
+of values, where they fit; `Orthogonal` draws those of queries and values anew, and the embeddings; all other maps back onto the
+residual stream are then 0, and trained signals a tenth as long.
 
 | place                   | `Glorot`                     | `Normal`                          | `FanIn`                         |
 |-------------------------|------------------------------|-----------------------------------|---------------------------------|
@@ -40,9 +41,11 @@ from qkv.model.recurrence import Recurrence
 from qkv.model.recurrent import Unit
 from qkv.model.score import Scored
 from qkv.spec.halt import Halt
-from qkv.spec.model import FanIn, Glorot, Initial, Likeness, Normal, Reduced
+from qkv.spec.model import FanIn, Glorot, Initial, Likeness, Normal, Orthogonal, Reduced
 from qkv.spec.position import Factorised, Position
 from qkv.spec.score import ContentBased, Dot, Gaussian, Triangular
+
+FAINT = 0.1  # how long signals are beside words, where attention begins by exact likeness
 
 
 def initialise(model: nn.Module, how: Initial, seed: int) -> None:
@@ -82,26 +85,64 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
             case nn.LayerNorm() | nn.RMSNorm():
                 module.reset_parameters()
     if isinstance(how, Likeness):
-        for module in model.modules():
-            if isinstance(module, Attention | MemoryAttention) and module.out is not None:
-                _liken(module, module.out.weight.data)
+        attentions = [each for each in model.modules() if isinstance(each, Attention | MemoryAttention) and each.out is not None]
+        if isinstance(how.maps, Orthogonal):
+            _sharpen(model, draw.back.difference(each.out for each in attentions), draw.generator)
+            for attention in attentions:
+                _keep_angles(attention, how.maps, draw.generator)
+        for attention in attentions:
+            assert attention.out is not None
+            _liken(attention, attention.out.weight.data)
+
+
+def _sharpen(model: nn.Module, others: set[nn.Module], generator: torch.Generator) -> None:
+    """Let words be as unlike each other as their vectors can, and nothing blur what they say."""
+    for module in model.modules():
+        match module:
+            case Embedding():
+                nn.init.orthogonal_(module.weight, max(1.0, len(module.weight) / module.weight.shape[1]) ** 0.5, generator)
+            case Signal():
+                for table in (module.places, module.steps):
+                    if table is not None:
+                        table.data.mul_(FAINT)
+            case _ if module in others:
+                assert isinstance(module, nn.Linear)
+                nn.init.zeros_(module.weight)
+            case _:
+                pass
+
+
+def _keep_angles(attention: Attention | MemoryAttention, maps: Orthogonal, generator: torch.Generator) -> None:
+    """Draw the maps of queries and of values so that they keep angles, at the size that `maps` says."""
+    q, _, v, _ = maps_of(attention)
+    for weight in (q, v):
+        nn.init.orthogonal_(weight, generator=generator)
+    wide = q.shape[0] // attention.spec.heads
+    # of a normed vector, of length width^0.5, a head has this much on average; `ScaledDot` divides by wide^0.5
+    own = q.shape[1] * wide / max(q.shape)
+    q.mul_((maps.sharpness * wide**0.5 / _missing(attention) / own) ** 0.5)
+    v.mul_(maps.taken**0.5)
 
 
 def _liken(attention: Attention | MemoryAttention, back: Tensor) -> None:
     """Let keys be mapped as queries, those that several heads share as the queries of the first of them, and map back what is
     received as values are mapped, turned round."""
-    if isinstance(attention, Attention):
-        q, k, v = attention.qkv.weight.data.split(attention.widths)
-        shared = attention.kv_heads
-    else:
-        assert attention.q is not None and attention.kv is not None, "what has an output map has the others"
-        q, (k, v) = attention.q.weight.data, attention.kv.weight.data.chunk(2)
-        shared = attention.spec.heads
+    q, k, v, shared = maps_of(attention)
     heads = attention.spec.heads // shared
     if q.shape[1] == k.shape[1]:
         k.copy_(q.unflatten(0, (shared, heads, -1))[:, 0].flatten(0, 1))
     if back.shape[0] == v.shape[1]:
         back.copy_(v.unflatten(0, (shared, 1, -1)).expand(-1, heads, -1, -1).flatten(0, 2).T)
+
+
+def maps_of(attention: Attention | MemoryAttention) -> tuple[Tensor, Tensor, Tensor, int]:
+    """The maps of queries, keys and values, and how many heads of the latter two there are."""
+    if isinstance(attention, Attention):
+        q, k, v = attention.qkv.weight.data.split(attention.widths)
+        return q, k, v, attention.kv_heads
+    assert attention.q is not None and attention.kv is not None, "what has an output map has the others"
+    k, v = attention.kv.weight.data.chunk(2)
+    return attention.q.weight.data, k, v, attention.spec.heads
 
 
 def _tables(position: Position) -> int:

@@ -136,11 +136,33 @@ class Glorot:
 
 
 @dataclass(frozen=True)
+class Orthogonal:
+    """Maps that keep angles and lengths, of queries and of values (Saxe et al. 2013): likeness is then the cosine itself and not
+    what random maps leave of it.
+
+    A normed vector has the score `sharpness` with itself in each head, on average where there are several; of what is received
+    the share `taken` is added. So that nothing blurs it, the vectors of words are orthogonal where there are no more of them
+    than they are wide, trained signals of places and steps begin a tenth as long, and whatever else is added to the residual
+    stream as 0.
+    """
+
+    sharpness: float = 16.0
+    taken: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("sharpness", "taken"):
+            if not getattr(self, name) > 0:
+                raise QkvError(f"Orthogonal.{name} is greater than 0, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
 class Likeness:
     """As `Glorot`, but attention begins by likeness: keys are mapped as queries are, and what is received is mapped back by the
     transpose of the map of the values. A position attends at first to what is like it, and takes on more of that: few examples
     cannot teach it (near to Trockman and Kolter 2023, Mimetic Initialization, where these products are about the identity, that
-    of values and output with a minus)."""
+    of values and output with a minus). With `maps=Orthogonal()` they are the identity but for their size."""
+
+    maps: Glorot | Orthogonal = Glorot()
 
 
 @dataclass(frozen=True)
