@@ -128,18 +128,8 @@ def test_what_positions_are_is_for_the_text_to_say(ask: Ask, stories: Path, tmp_
     refused(of_tokens, "embedding.unit=Tokens() does not go with this text")
     table = tmp_path / "t.tsv"
     table.write_text("text\tlabel\n" + "".join(f"a bad film\tb{n % 2}\n" for n in range(8)), encoding="utf-8")
-    of_sentences = ask(
-        "train",
-        "classify",
-        "--model",
-        "universal-bert-tiny",
-        "--table",
-        table,
-        *out,
-        *SMALL,
-        "--set",
-        "embedding.unit=Sentences(4)",
-    )
+    tabled = ("train", "classify", "--table", table, "--model", "universal-bert-tiny")
+    of_sentences = ask(*tabled, *out, *SMALL, "--set", "embedding.unit=Sentences(4)")
     refused(of_sentences, "all other texts token by token: embedding.unit=Sentences(longest=4")
 
 

@@ -85,14 +85,15 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
             case nn.LayerNorm() | nn.RMSNorm():
                 module.reset_parameters()
     if isinstance(how, Likeness):
-        attentions = [each for each in model.modules() if isinstance(each, Attention | MemoryAttention) and each.out is not None]
+        backs = {
+            each: each.out for each in model.modules() if isinstance(each, Attention | MemoryAttention) and each.out is not None
+        }
         if isinstance(how.maps, Orthogonal):
-            _sharpen(model, draw.back.difference(each.out for each in attentions), draw.generator)
-            for attention in attentions:
+            _sharpen(model, draw.back.difference(backs.values()), draw.generator)
+            for attention in backs:
                 _keep_angles(attention, how.maps, draw.generator)
-        for attention in attentions:
-            assert attention.out is not None
-            _liken(attention, attention.out.weight.data)
+        for attention, back in backs.items():
+            _liken(attention, back.weight.data)
 
 
 def _sharpen(model: nn.Module, others: set[nn.Module], generator: torch.Generator) -> None:
