@@ -62,7 +62,7 @@ def test_the_training_loop_weighs_tokens_the_same_in_any_split(
     loop = SimpleNamespace(
         model=model,
         adam=torch.optim.Adam(model.parameters()),
-        run=SimpleNamespace(seed=1, smoothing=0.1, roaming=0),
+        run=SimpleNamespace(seed=1, smoothing=0.1, roaming=0, spread=False),
         ground=SimpleNamespace(
             where=SimpleNamespace(device=torch.device("cpu"), precision=torch.float32), task=SimpleNamespace(losses=losses)
         ),

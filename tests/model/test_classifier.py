@@ -107,11 +107,26 @@ def test_what_was_said_before_moves_no_later_sentence() -> None:
 def test_a_label_is_as_likely_as_its_words_are_near() -> None:
     model, ids = build(READERS["universal"], 5), story(2, 4, 3)
     vector = model.encode(ids, Plain())[:, -1]
-    expected = [sum(vector[0] @ model.source.weight[word] for word in words) for words in WORDS]
+    assert model.spelling is not None and model.spelling.masks is not None
+    masks = [torch.ones(16), *model.spelling.masks]
+    assert max(map(len, WORDS)) == len(masks) > 1 and set(masks[1].tolist()) == {-1.0, 1.0}
+    expected = [
+        sum(vector[0] @ (mask * model.source.weight[word]) for mask, word in zip(masks, words, strict=False)) for words in WORDS
+    ]
     torch.testing.assert_close(model(ids, Plain())[0], torch.stack([torch.as_tensor(each) for each in expected]))
     model(ids, Plain()).sum().backward()
     assert model.source.weight.grad is not None and model.source.weight.grad[8].abs().sum() > 0
     assert sum(each.numel() for each in model.parameters()) == parameters(model.spec), "no maps of its own"
+    short = build(replace(model.spec, answer=Spelled(((4,), (5,), (8,)))), 5)
+    assert parameters(short.spec) == parameters(model.spec) - 2 * 16 == sum(each.numel() for each in short.parameters())
+
+
+def test_labels_of_the_same_words_in_another_order_are_others() -> None:
+    model = build(replace(READERS["universal"], answer=Spelled(((4, 5), (5, 4), (4, 4)))), 5)
+    logits = model(story(2, 4, 3), Plain())[0]
+    assert (logits[0] - logits[1]).abs() > 1e-3
+    with pytest.raises(QkvError, match="two labels are spelled by the same entries, and nothing tells them apart"):
+        replace(VANILLA, answer=Spelled(((4, 5), (5, 4), (4, 5))))
 
 
 def test_labels_without_words_are_refused() -> None:

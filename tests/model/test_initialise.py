@@ -18,9 +18,9 @@ from qkv.model.transformer import build
 from qkv.papers.transformer import transformer
 from qkv.spec import model as model_spec
 from qkv.spec import part
-from qkv.spec.model import DecoderOnly, EncoderDecoder, EncoderOnly, Joint, Likeness, Orthogonal, Separate
+from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Joint, Likeness, Orthogonal, Separate
 from qkv.spec.pattern import Causal
-from qkv.spec.position import Coordinates, Learned, LearnedStep
+from qkv.spec.position import Coordinates, Learned, LearnedStep, NoPosition
 from qkv.spec.score import Dot, ScaledDot
 
 SPEC = transformer(Joint(500), width=64, hidden=96, heads=4, depth=2, offset=True)
@@ -142,6 +142,20 @@ def test_with_exact_likeness_many_words_are_as_long_as_few_and_signals_are_faint
     assert len(tables) == 2
     for name in tables:
         assert torch.allclose(exact.get_parameter(name), 0.1 * plain.get_parameter(name))
+
+
+def test_a_share_of_the_channels_tells_the_order_of_words_from_the_start() -> None:
+    encoder = part.Stack(part.Block(part.Attention(1), part.FeedForward(8)), depth=1)
+    sentences = model_spec.Embedding(NoPosition(), unit=model_spec.Sentences(9))
+    for ordered, told in ((0.0, 0), (0.25, 4), (1.0, 16)):
+        maps = Orthogonal(ordered=ordered)
+        spec = Classifier(Joint(60), 16, sentences, encoder, ("yes", "no"), initial=Likeness(maps))
+        words = build(spec, 1).source.words
+        assert words is not None and words.shape == (9, 16)
+        assert (words[:, told:] == 1).all()
+        assert not told or set(words[:, :told].flatten().tolist()) == {-1.0, 1.0}
+    with pytest.raises(QkvError, match=r"Orthogonal\.ordered is a share of the channels"):
+        Orthogonal(ordered=1.5)
 
 
 @pytest.mark.parametrize("wrong", [{"sharpness": 0.0}, {"taken": -1.0}])

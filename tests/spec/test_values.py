@@ -164,6 +164,7 @@ EXAMPLES: list[Any] = [
         smoothing=0.0,
         longest=40,
         roaming=300,
+        spread=True,
         precision="bf16",
         device="cpu",
         seed=9,
@@ -338,6 +339,14 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: model.Sentences(0), "Sentences.longest must be a whole number of at least 1"),
         (lambda: EncoderOnly(Joint(9), 4, Embedding(unit=model.Sentences()), READS), r"Sentences\(.*\) is for a Classifier"),
         (lambda: run.Run("m", data.Files(("a",), ("b",)), roaming=-1), "roaming is a number of places"),
+        (
+            lambda: run.Run("m", data.Files(("a",), ("b",)), spread=True),
+            "places are spread over those that roaming adds: say how",
+        ),
+        (
+            lambda: run.Run("m", data.Stories(("a",)), objective=objective.Classify(), roaming=9),
+            r"roaming is for texts of tokens: what moves the places of a story is FromTheEnd\(gaps=0.1\)",
+        ),
         (lambda: data.Stories(()), "Stories.files must be a tuple of names, at least one"),
         (lambda: data.Texts(()), "Texts.files must be a tuple of names, at least one"),
         (lambda: data.Texts("a.txt"), "Texts.files must be a tuple of names"),  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.train.conftest import Listener, journal
 
+from qkv.attention.sight import Placed, Plain
 from qkv.data.batch import Batch, by_sentence, of_rows
 from qkv.data.symbols import OURS
 from qkv.decode.engine import load
@@ -18,12 +19,14 @@ from qkv.decode.seen import ponder as pondered
 from qkv.error import QkvError
 from qkv.look import ponder as picture
 from qkv.model.dropout import Noise
+from qkv.model.position import Places, trained_vectors
 from qkv.model.transformer import EncoderDecoder, build
 from qkv.papers.transformer import transformer
 from qkv.papers.universal import universal
 from qkv.spec.halt import GoesOn, Halt, Stays
 from qkv.spec.model import Joint
 from qkv.spec.part import PreNorm
+from qkv.spec.position import Factorised, Learned, Sinusoid
 from qkv.spec.run import Run
 from qkv.train import ponder
 from qkv.train.loss import Smoothing
@@ -158,6 +161,35 @@ def test_places_are_counted_from_a_random_number_in_training_alone() -> None:
         torch.testing.assert_close(calm.encode(batch.source, sight(batch), Noise(1, 5)).vectors, still)
         roaming = next(Noise(1, step, 300) for step in range(9) if Noise(1, step, 300).origin)
         assert (calm.encode(batch.source, sight(batch), roaming).vectors - still).abs().max() > 1e-3
+
+
+def test_places_that_are_spread_stand_in_their_order_and_meet_every_distance() -> None:
+    places = torch.arange(42)
+    passes = [Noise(1, step, 400, 42).moved(places) for step in range(900)]
+    for moved in passes:
+        assert (moved.diff() >= 1).all() and moved[0] >= 0 and moved[-1] < 442
+    apart = torch.stack(passes)[:, -1] - torch.stack(passes)[:, 0]
+    assert (apart == 41).float().mean() == pytest.approx(1 / 3, abs=0.1), "side by side, as texts are read"
+    assert (apart > 300).float().mean() > 0.03, "and as far from each other as in a text that is ten times as long"
+    assert len({int(each[0]) for each in passes}) > 100
+    again = Noise(1, 5, 400, 42)
+    assert again.moved(places).equal(passes[5]) and again.moved(places[None, 7:9]).equal(passes[5][None, 7:9])
+    assert Noise(1, 5, 400).moved(places).equal(places + Noise(1, 5, 400, 42).origin)
+
+
+def test_both_sides_of_a_model_are_moved_alike() -> None:
+    noise = Noise(1, next(step for step in range(99) if Noise(1, step, 400, 12).moved(torch.arange(12))[-1] > 200), 400, 12)
+    moved, x = noise.moved(torch.arange(12)), torch.zeros(1, 12, 16, dtype=torch.float64)
+    for position in (Sinusoid(), Learned(412), Factorised((21, 20))):
+        places = Places(position, 16)
+        trained = trained_vectors(position, 16)
+        trained = None if trained is None else torch.nn.init.normal_(trained.data.double())
+        known = places(trained, x, Plain(), 0, 412)
+        assert known is not None
+        torch.testing.assert_close(places(trained, x, Plain(), 0, 12, noise), known[moved])
+        torch.testing.assert_close(places(trained, x, Plain(), 3, 5, noise), known[moved[3:8]])
+        rows = Placed(torch.tensor([4]), blank=False, pos=torch.tensor([[9, 5, 1, 0]]))
+        torch.testing.assert_close(places(trained, x, rows, 0, 4, noise), known[moved[torch.tensor([[9, 5, 1, 0]])]])
 
 
 def test_sentences_are_the_lines_of_a_text() -> None:

@@ -42,11 +42,6 @@ class Context:
     bias: Bias | None = None  # what the blocks of a stack add to their scores
     recurring: Recurring | None = None  # what the steps of a recurrence share
 
-    @property
-    def origin(self) -> int:
-        """What the places of all tokens are counted from, in training."""
-        return 0 if self.noise is None else self.noise.origin
-
     def at(self, name: str) -> Context:
         """The same one step further down the path; a path is kept only where somebody asks for it."""
         if self.state is None and self.trace is None and self.noise is None and self.recurring is None:

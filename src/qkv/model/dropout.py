@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from qkv.model.state import Path
@@ -23,11 +23,12 @@ LEVELS = 2**16
 @dataclass(frozen=True)
 class Noise:
     """Where the random numbers of one pass come from; a training step that adds up several passes gives each its own. Its places
-    are counted from a random number on, of at most `roaming`."""
+    are counted from a random number on, of at most `roaming`, and where so many are `spread`, they have gaps as well."""
 
     seed: int
     step: int
     roaming: int = 0
+    spread: int = 0
 
     @cached_property
     def origin(self) -> int:
@@ -39,6 +40,21 @@ class Noise:
         if not self.roaming:
             return 0
         return int((self.roaming + 2) ** np.random.default_rng((self.seed, self.step)).random()) - 1
+
+    def moved(self, places: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """Where those stand in this pass that are counted from 0."""
+        if not self.spread:
+            return places + self.origin
+        return torch.from_numpy(self._standing).to(places.device)[places]
+
+    @cached_property
+    def _standing(self) -> Int[np.ndarray, " spread"]:
+        """In a third of all passes side by side, else drawn from a range that is evenly often of any order of magnitude up to all
+        that is left: such gaps as texts have when they are read are met most."""
+        random = np.random.default_rng((self.seed, self.step, 1))
+        widest = (self.spread + self.roaming - self.origin) / self.spread
+        span = int(self.spread * widest ** max(0.0, 1.5 * random.random() - 0.5))
+        return self.origin + np.sort(random.choice(span, self.spread, replace=False))
 
     def mask(self, like: Tensor, probability: float, path: Path) -> Float[Tensor, "..."]:
         """Zeros with the probability (to 1/65536), and 1/(1-probability) elsewhere, in the shape of `like`."""

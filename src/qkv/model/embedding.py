@@ -80,7 +80,7 @@ class Embedding(Table):
 
     def _beside(self, ctx: Context, length: int) -> Float[Tensor, "... T D"] | None:
         """What is added to the vectors of the tokens: their places and, all in the first, their segment."""
-        places = self._places(self.places, self.weight, ctx.sight, ctx.first, length, ctx.origin)
+        places = self._places(self.places, self.weight, ctx.sight, ctx.first, length, ctx.noise)
         if self.segments is None:
             return places
         return self.segments[:1] if places is None else places + self.segments[:1]

@@ -17,6 +17,8 @@ residual stream are then 0, and trained signals a tenth as long.
 | widths, sharpnesses     | what the score says          | the same                          | the same                        |
 | relative biases         | 0                            | 0                                 | normal, deviation heads^-0.5    |
 | masks of words          | 1                            | the same                          | the same                        |
+| masks of words of a     | 1 or -1                      | the same                          | the same                        |
+| label                   |                              |                                   |                                 |
 | neighbourhoods          | normal, deviation reach^-0.5 | the same                          | the same                        |
 | offset of halting       | what `Halt` says             | the same                          | the same                        |
 | offsets; norms          | 0; scale 1, offset 0         | the same                          | the same                        |
@@ -35,7 +37,7 @@ from qkv.model.cell import Cell
 from qkv.model.convolution import Neighbourhood
 from qkv.model.embedding import Embedding, Entries, Table
 from qkv.model.linear import Linear
-from qkv.model.output import Output
+from qkv.model.output import Output, Spelling
 from qkv.model.position import RelativeBias, Signal
 from qkv.model.recurrence import Recurrence
 from qkv.model.recurrent import Unit
@@ -60,6 +62,8 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
                         draw.rows(beside, tables)
                 if module.words is not None:
                     nn.init.ones_(module.words)
+            case Spelling(masks=masks) if masks is not None:
+                _signs(masks.data, draw.generator)
             case Entries():
                 pass
             case Table():
@@ -89,19 +93,21 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
             each: each.out for each in model.modules() if isinstance(each, Attention | MemoryAttention) and each.out is not None
         }
         if isinstance(how.maps, Orthogonal):
-            _sharpen(model, draw.back.difference(backs.values()), draw.generator)
+            _sharpen(model, how.maps, draw.back.difference(backs.values()), draw.generator)
             for attention in backs:
                 _keep_angles(attention, how.maps, draw.generator)
         for attention, back in backs.items():
             _liken(attention, back.weight.data)
 
 
-def _sharpen(model: nn.Module, others: set[nn.Module], generator: torch.Generator) -> None:
+def _sharpen(model: nn.Module, maps: Orthogonal, others: set[nn.Module], generator: torch.Generator) -> None:
     """Let words be as unlike each other as their vectors can, and nothing blur what they say."""
     for module in model.modules():
         match module:
             case Embedding():
                 nn.init.orthogonal_(module.weight, max(1.0, len(module.weight) / module.weight.shape[1]) ** 0.5, generator)
+                if module.words is not None:
+                    _signs(module.words.data[:, : round(maps.ordered * module.words.shape[1])], generator)
             case Signal():
                 for table in (module.places, module.steps):
                     if table is not None:
@@ -144,6 +150,11 @@ def maps_of(attention: Attention | MemoryAttention) -> tuple[Tensor, Tensor, Ten
     assert attention.q is not None and attention.kv is not None, "what has an output map has the others"
     k, v = attention.kv.weight.data.chunk(2)
     return attention.q.weight.data, k, v, attention.spec.heads
+
+
+def _signs(masks: Tensor, generator: torch.Generator) -> None:
+    """Let masks tell places apart from the start: what is multiplied by one is unlike what is multiplied by another."""
+    masks.copy_(torch.randint(2, masks.shape, generator=generator) * 2 - 1)
 
 
 def _tables(position: Position) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
+from qkv.error import QkvError
 from qkv.model.embedding import Table
 from qkv.model.feedforward import ACTIVATIONS
 from qkv.model.linear import Linear
@@ -43,3 +45,23 @@ class Output(nn.Module):
         """A score for every entry."""
         scores = table.logits(self.ready(x))
         return scores if self.offset is None else scores + self.offset
+
+
+class Spelling(nn.Module):
+    """A vector for each label: the sum of those of its words, from the second on each times a trained mask for its place."""
+
+    def __init__(self, how: spec.Spelled, width: int) -> None:
+        super().__init__()
+        self.spec = how
+        self.masks = nn.Parameter(torch.empty(how.longest - 1, width)) if how.longest > 1 else None
+
+    def forward(self, table: Float[Tensor, "V D"]) -> Float[Tensor, "L D"]:
+        """Raises QkvError where nobody has said which the words are."""
+        if not self.spec.words:
+            raise QkvError("nobody has said which words the labels are: Spelled((...)) names the entries of each")
+        words = [(word, label, place) for label, said in enumerate(self.spec.words) for place, word in enumerate(said)]
+        entries, labels, places = torch.tensor(words, device=table.device).unbind(1)
+        vectors = functional.embedding(entries, table)
+        if self.masks is not None:
+            vectors = vectors * torch.cat([torch.ones_like(self.masks[:1]), self.masks])[places]
+        return vectors.new_zeros(len(self.spec.words), vectors.shape[1]).index_add(0, labels, vectors)

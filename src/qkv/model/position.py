@@ -59,26 +59,39 @@ class Places:
         self._sinusoids = torch.empty(0, width)  # not a buffer, since it is no part of what was learned
 
     def __call__(
-        self, trained: Tensor | None, like: Tensor, sight: Sight, first: int, length: int, origin: int = 0, base: int = 0
+        self,
+        trained: Tensor | None,
+        like: Tensor,
+        sight: Sight,
+        first: int,
+        length: int,
+        noise: Noise | None = None,
+        base: int = 0,
     ) -> Float[Tensor, "... T D"] | None:
-        """Vectors for tokens that stand at first .. first+length-1 from an origin on, or where their row says, (B, T, D); None
-        where places say nothing. `base` is what the first place is called where sinusoids are taken of it."""
+        """Vectors for tokens that stand at first .. first+length-1, or where their row says, (B, T, D), in training where noise
+        moves them from there; None where places say nothing. `base` is what the first place is called where sinusoids are taken
+        of it."""
         places = sight.places(first, length)
+        # where rows have places of their own, whoever laid them out has measured them
+        if places is None and isinstance(self.position, Learned | Factorised) and first + length > self.position.longest:
+            raise QkvError(
+                f"the model knows {self.position.longest} places, and a text has {first + length} tokens: give it less"
+            )
+        moved = noise.moved if noise is not None and noise.roaming else None
+        if places is None and (moved is not None or isinstance(self.position, Factorised)):
+            places = torch.arange(first, first + length, device=like.device)
+        if places is not None and moved is not None:
+            places = moved(places)
         match self.position:
             case Sinusoid() as position:
-                table = self._table(position, base + origin + first + length, like)[base + origin :]
-            case Learned(longest=longest):
+                farthest = first + length if noise is None else max(first + length, noise.spread) + noise.roaming
+                table = self._table(position, base + farthest, like)[base:]
+            case Learned():
                 assert trained is not None
-                # where rows have places of their own, whoever laid them out has measured them
-                if places is None and first + length > longest:
-                    raise QkvError(f"the model knows {longest} places, and a text has {first + length} tokens: give it less")
-                table = trained[origin:]
-            case Factorised(sizes=sizes, longest=longest):
-                assert trained is not None
-                if places is None and first + length > longest:
-                    raise QkvError(f"the model knows {longest} places, and a text has {first + length} tokens: give it less")
-                here = torch.arange(first, first + length, device=trained.device) if places is None else places
-                return _of_digits(trained, sizes, here + origin)
+                table = trained
+            case Factorised(sizes=sizes):
+                assert trained is not None and places is not None
+                return _of_digits(trained, sizes, places)
             case _:
                 return None
         return table[first : first + length] if places is None else functional.embedding(places, table)
@@ -136,13 +149,13 @@ class Signal(nn.Module):
         self._sinusoids = torch.empty(0, width)
 
     def forward(
-        self, sight: Sight, first: int, length: int, like: Tensor, origin: int = 0
+        self, sight: Sight, first: int, length: int, like: Tensor, noise: Noise | None = None
     ) -> Callable[[int], Float[Tensor, "... T D"] | None]:
         """The signal at every step, counted from 0, for tokens from a position on; it has the precision of `like`. In training
-        positions are counted from an origin."""
+        noise may move positions."""
         if not isinstance(self.spec, Coordinates):
             return lambda step: None
-        places, steps = self._places(self.places, like, sight, first, length, origin, base=1), self._steps(self.spec, like)
+        places, steps = self._places(self.places, like, sight, first, length, noise, base=1), self._steps(self.spec, like)
         return lambda step: steps[step : step + 1] if places is None else places + steps[step]
 
     def _steps(self, coordinates: Coordinates, like: Tensor) -> Float[Tensor, "steps D"]:

@@ -56,7 +56,7 @@ class Recurrence(nn.Module):
         def through(step: int, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
             return self.block(x, at[step]) if x.dim() == 3 else self.block(x[None], at[step])[0]
 
-        signals = self.signal(ctx.sight, ctx.first, x.shape[1], x, ctx.origin)
+        signals = self.signal(ctx.sight, ctx.first, x.shape[1], x, ctx.noise)
         made = _Pass(signals, through, lambda step: self.block.stay(at[step]), recurring, ctx)
         return self.norm(self._run(x, made, ctx.sight.present(ctx.first, x.shape[1])))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import overload
 
@@ -13,14 +12,13 @@ from torch.nn import functional
 
 from qkv import device as machine
 from qkv.attention.sight import Plain, Sight
-from qkv.error import QkvError
 from qkv.model.context import Context, Memory
 from qkv.model.depth import Stack, deep
 from qkv.model.dropout import Noise
 from qkv.model.embedding import Embedding, Entries, Table
 from qkv.model.initialise import initialise
 from qkv.model.linear import InEightBits, Linear, packed
-from qkv.model.output import Output
+from qkv.model.output import Output, Spelling
 from qkv.model.pointer import Pointer
 from qkv.model.pooling import pooled
 from qkv.model.position import counted_back
@@ -187,9 +185,11 @@ class Classifier(nn.Module):
         width = spec_.width
         self.source = Embedding(spec_.embedding, spec_.vocabulary.size, width)
         self.encoder = deep(spec_.encoder, width)
-        self.pooler, self.labels = None, None
+        self.pooler, self.labels, self.spelling = None, None, None
         if isinstance(spec_.answer, spec.Mapped):
             self.pooler, self.labels = Linear(width, width), Linear(width, len(spec_.labels))
+        else:
+            self.spelling = Spelling(spec_.answer, width)
 
     def encode(
         self, source: Int[Tensor, "B S *words"], sight: Sight, noise: Noise | None = None, trace: Trace | None = None
@@ -210,18 +210,10 @@ class Classifier(nn.Module):
             vector = torch.tanh(self.pooler(vector))
         if noise is not None and self.spec.dropout:
             vector = vector * noise.mask(vector, self.spec.dropout, ("labels",))
-        return functional.linear(vector, self._spelled().to(vector.dtype)) if self.labels is None else self.labels(vector)
-
-    def _spelled(self) -> Float[Tensor, "L D"]:
-        """A vector for each label: the sum of those of its words."""
-        assert isinstance(self.spec.answer, spec.Spelled), "there are no maps"
-        words = self.spec.answer.words
-        if not words:
-            raise QkvError("nobody has said which words the labels are: Spelled((...)) names the entries of each")
-        device = self.source.weight.device
-        entries = torch.tensor([word for some in words for word in some], device=device)
-        starts = torch.tensor([0, *itertools.accumulate(map(len, words[:-1]))], device=device)
-        return functional.embedding_bag(entries, self.source.weight, starts, mode="sum")
+        if self.labels is not None:
+            return self.labels(vector)
+        assert self.spelling is not None, "labels have maps or words"
+        return functional.linear(vector, self.spelling(self.source.weight).to(vector.dtype))
 
 
 AnyModel = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier

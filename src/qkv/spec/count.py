@@ -75,8 +75,10 @@ def parameters(model: Model) -> int:
     width = model.width
     stacks = sum(_stack_parameters(stack, width) for stack in sides(model).values())
     if isinstance(model, Classifier):
-        spelled = isinstance(model.answer, Spelled)
-        head = 0 if spelled else _linear(width, width, True) + _linear(width, len(model.labels), True)
+        if isinstance(model.answer, Spelled):
+            head = (model.answer.longest - 1) * width
+        else:
+            head = _linear(width, width, True) + _linear(width, len(model.labels), True)
         return model.vocabulary.size * width + _beside_tokens(model.embedding, width) + stacks + head
     tables = 2 if isinstance(model, EncoderDecoder) else 1
     output = _output_parameters(model.output, width, model.vocabulary.target)

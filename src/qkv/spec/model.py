@@ -143,13 +143,17 @@ class Orthogonal:
     A normed vector has the score `sharpness` with itself in each head, on average where there are several; of what is received
     the share `taken` is added. So that nothing blurs it, the vectors of words are orthogonal where there are no more of them
     than they are wide, trained signals of places and steps begin a tenth as long, and whatever else is added to the residual
-    stream as 0.
+    stream as 0. In the share `ordered` of all channels the masks of the words of sentences begin as 1 or -1 at random: the order
+    of words is told there from the start, and in all others not at all.
     """
 
     sharpness: float = 16.0
     taken: float = 0.5
+    ordered: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.ordered <= 1:
+            raise QkvError(f"Orthogonal.ordered is a share of the channels, from 0 to 1, not {self.ordered!r}")
         for name in ("sharpness", "taken"):
             if not getattr(self, name) > 0:
                 raise QkvError(f"Orthogonal.{name} is greater than 0, not {getattr(self, name)!r}")
@@ -369,9 +373,16 @@ class Mapped:
 class Spelled:
     """dropout(pooled) times the sum of the vectors of a label's words, which are those that texts are read with: an answer that a
     story names need not be learned anew (Sukhbaatar et al. 2015, section 2.2, whose output map is tied to the embedding of what
-    is read). `words` are the entries of each label, filled in as the run begins."""
+    is read). From the second on the words of a label are multiplied by a trained mask for their place, as those of
+    `Sentences` are: north and then west is another way than west and then north. `words` are the entries of each label, filled
+    in as the run begins."""
 
     words: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """How many words the longest label has."""
+        return max(map(len, self.words), default=1)
 
 
 @dataclass(frozen=True)
@@ -395,6 +406,8 @@ class Classifier:
             raise QkvError(
                 f"each of the {len(self.labels)} labels is spelled by some entries of the vocabulary, not {self.answer}"
             )
+        if isinstance(self.answer, Spelled) and len(set(self.answer.words)) < len(self.answer.words):
+            raise QkvError(f"two labels are spelled by the same entries, and nothing tells them apart: {self.answer}")
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
             raise QkvError(f"a classifier needs at least two labels, all different, not {self.labels!r}")
 

@@ -198,6 +198,7 @@ class From:
 
 PRECISIONS = ("auto", "fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+FRAME = 2  # places that the symbols at the start and at the end of a text may take
 
 
 Source = Files | Pairs | Drawn | Texts | Bytes | Labelled | Stories
@@ -222,7 +223,9 @@ class Run:
 
     With `roaming`, the places of a training batch are counted from a random number on, of at most so many, on both sides alike:
     then a model knows places that lie beyond its longest training text (Dehghani et al. 2018, section 3.4). The logarithm of the
-    number, with 1 added, is drawn evenly: were it the number itself, the first places would hardly be met. With `recompute` the
+    number, with 1 added, is drawn evenly: were it the number itself, the first places would hardly be met. If they are `spread`,
+    the places of a batch have gaps as well, wider ones the more seldom, and so tokens far from each other are met too, as they
+    stand in a longer text (near to Ruoss et al. 2023, Randomized Positional Encodings). With `recompute` the
     blocks of a stack are computed anew on the way back: less memory, for a third more of the time (Child et al. 2019, section
     5.4).
     """
@@ -236,6 +239,7 @@ class Run:
     tokenizer: Tokenizer = Tokenizer()
     longest: int = 256
     roaming: int = 0
+    spread: bool = False
     batching: Batching = Batching()
     optimiser: Adam = Adam()
     schedule: Schedule = Noam()
@@ -261,6 +265,10 @@ class Run:
             raise QkvError(f"a seed is not negative: {self.seed}")
         if self.roaming < 0:
             raise QkvError(f"roaming is a number of places, 0 where all texts begin at the first: not {self.roaming}")
+        if self.spread and not self.roaming:
+            raise QkvError("places are spread over those that roaming adds: say how many, such as roaming=360, or spread=False")
+        if self.roaming and isinstance(self.train, Stories):
+            raise QkvError("roaming is for texts of tokens: what moves the places of a story is FromTheEnd(gaps=0.1) of its unit")
         if self.longest < 1:
             raise QkvError(f"the longest sentence has at least one token, not {self.longest}")
         wanted = text_of(self.objective)
@@ -275,6 +283,11 @@ class Run:
     def form(self) -> Form | None:
         """The form of the bytes that it learns from; None where it learns from text."""
         return self.train.form if isinstance(self.train, Bytes) else None
+
+    @property
+    def places(self) -> int:
+        """How many places its longest text takes, with the symbols around it."""
+        return self.longest + (0 if isinstance(self.objective, Generate) else FRAME)
 
     @property
     def own_text(self) -> Source:

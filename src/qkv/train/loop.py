@@ -182,7 +182,7 @@ class Loop:
         spec = self.model.spec
         positions, tells = ponder.positions(spec, batches), bool(ponder.rules(spec)) or choices.draws(spec)
         for place, batch in enumerate(batches):
-            noise = Noise(self.run.seed, step * len(batches) + place, self.run.roaming)
+            noise = Noise(self.run.seed, step * len(batches) + place, self.run.roaming, self.run.places if self.run.spread else 0)
             with torch.autocast(where.device.type, where.precision, enabled=where.precision != torch.float32):
                 trace = Trace(lambda path: False) if tells else None
                 smoothed, plain = self.ground.task.losses(

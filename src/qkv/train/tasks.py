@@ -35,8 +35,6 @@ from qkv.train.pairs import Translating
 from qkv.train.task import Task
 from qkv.train.texts import Denoising, Filling, Generating
 
-FRAME = 2  # positions that the start and the end symbol may take
-
 
 def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
     """The objective of a run on its text, which is encoded if it is not yet; tokenizers that are given are not learned anew."""
@@ -101,7 +99,7 @@ def _needed(run: Run) -> int:
     """Places for the longest text; where positions are sentences, nobody knows before they are read."""
     if isinstance(run.train, Stories):
         return 0
-    return run.longest + run.roaming + (0 if isinstance(run.objective, Generate) else FRAME)
+    return run.places + run.roaming
 
 
 def refuse_misfit(run: Run, spec: Model) -> None:
