@@ -113,7 +113,7 @@ EXAMPLES: list[Any] = [
     *(data.AsTheyAre(), data.Pictures(28, 20, 3), data.Sounds(8000), data.Bytes(("a.wav", "b"), data.Sounds(16000))),
     *(world.Copy(9), world.Reverse(8), world.Double(7), world.Addition(12), world.AddProgram(4)),
     *(world.Program(3, 4), world.Control(1, 2), world.Drawn(world.Reverse(6), 50, 2)),
-    *(objective.Translate(), objective.Generate(), objective.MaskedWords(0.2, 0.7, 0.2), objective.Spans(0.3, 2.0)),
+    *(objective.Translate(0.1), objective.Generate(), objective.MaskedWords(0.2, 0.7, 0.2), objective.Spans(0.3, 2.0)),
     *(objective.Infill(0.2, 2.0, False), objective.Delete(0.2), objective.Rotate(), objective.Classify(pooling.FirstToken())),
     *(run.Adam(0.8, 0.9, 1e-8, 0.1), run.Noam(10, 0.5), run.Cosine(0.1, 3, 0.2), run.Batching(5, 6), run.NoClip(), run.Clip(0.5)),
     *(run.Steps(7), run.Epochs(8), run.Minutes(2.5, 30, 4), run.ToTheEnd(), run.Patience(3), run.Evaluation(5, 6, "none")),

@@ -64,6 +64,11 @@ class Noise:
         kept = drawn >= threshold - LEVELS // 2
         return kept.to(like.dtype).mul_(LEVELS / (LEVELS - threshold))
 
+    def turned(self, x: Tensor, path: Path) -> Tensor:
+        """The same with what stands in it a random number of places further on, and around its end."""
+        key = (self.seed, self.step, zlib.crc32("/".join(path).encode()))
+        return x.roll(int(np.random.default_rng(key).integers(1, max(2, len(x)))))
+
     def gumbel(self, like: Tensor, path: Path) -> Float[Tensor, "..."]:
         """Random numbers in the shape of `like`, such that the largest of logarithms of probabilities with them added is a draw
         (Gumbel 1954)."""

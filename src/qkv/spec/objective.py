@@ -13,7 +13,18 @@ LONGEST_MEAN = 1e9  # no text has spans like that, and no sum of lengths overflo
 
 @dataclass(frozen=True)
 class Translate:
-    """To say the target of a source."""
+    """To say the target of a source.
+
+    In training the share `slips` of the tokens that the decoder is to go on from are others of the batch, and what it is to say
+    remains: one that never met a wrong token is lost after its own first (near to Bengio et al. 2015, Scheduled Sampling, without
+    a model to choose them).
+    """
+
+    slips: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slips < 1:
+            raise QkvError(f"Translate.slips is a share of tokens, from 0 to below 1, not {self.slips!r}")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.data.batch import Batch, Plan, collate, plan
@@ -18,6 +21,7 @@ from qkv.decode.translate import Translator
 from qkv.model.dropout import Noise
 from qkv.model.trace import Trace
 from qkv.model.transformer import EncoderDecoder
+from qkv.spec.objective import Translate
 from qkv.spec.run import Run
 from qkv.spec.world import Drawn
 from qkv.store import Stored
@@ -56,6 +60,9 @@ class Translating:
         precision: torch.dtype,
         trace: Trace | None = None,
     ) -> Losses:
+        assert isinstance(self.run.objective, Translate), "pairs are translated"
+        if noise is not None and self.run.objective.slips:
+            batch = replace(batch, target_in=slipped(batch, self.run.objective.slips, noise))
         return losses(model, batch, smoothing, noise, precision, trace)
 
     def validation_loss(self, model: EncoderDecoder, tally: Tally | None = None) -> float:
@@ -109,6 +116,16 @@ def losses(
     if trace is not None and trace.chosen:
         trace.told = told(each_of_vectors(model, rows, truth, precision), hidden, there)
     return of_vectors(model, rows, truth, smoothing, precision)
+
+
+def slipped(batch: Batch, share: float, noise: Noise) -> Int[Tensor, "B T"]:
+    """What goes into the decoder, with a share of the tokens after the start exchanged for others of the batch."""
+    places = torch.arange(batch.target_in.shape[1], device=batch.target_in.device)
+    said = (places > 0) & (places < batch.target_lengths[:, None])
+    others = batch.target_in.clone()
+    others[said] = noise.turned(batch.target_in[said], ("slips",))
+    kept = noise.mask(others.to(torch.float32), share, ("slips",)) > 0
+    return torch.where(kept, batch.target_in, others)
 
 
 def sight(batch: Batch) -> Sight:
