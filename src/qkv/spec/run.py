@@ -225,9 +225,8 @@ class Run:
     then a model knows places that lie beyond its longest training text (Dehghani et al. 2018, section 3.4). The logarithm of the
     number, with 1 added, is drawn evenly: were it the number itself, the first places would hardly be met. If they are `spread`,
     the places of a batch have gaps as well, wider ones the more seldom, and so tokens far from each other are met too, as they
-    stand in a longer text (near to Ruoss et al. 2023, Randomized Positional Encodings). With `recompute` the
-    blocks of a stack are computed anew on the way back: less memory, for a third more of the time (Child et al. 2019, section
-    5.4).
+    stand in a longer text (near to Ruoss et al. 2023, Randomized Positional Encodings). With `recompute` the blocks of a stack
+    are computed anew on the way back: less memory, for a third more of the time (Child et al. 2019, section 5.4).
     """
 
     model: str
