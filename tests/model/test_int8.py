@@ -107,7 +107,8 @@ def test_a_model_InEightBits_says_nearly_the_same(name: str) -> None:
     quantise(model)
     rounded = said(model, ids).flatten(0, -2)
     assert not torch.equal(exact, rounded)
-    assert (exact.argmax(1) == rounded.argmax(1)).float().mean() > 0.95
+    alike = (exact.argmax(1) == rounded.argmax(1)).float().mean()
+    assert alike > (0.9 if device.saturates() else 0.95), "what comes in has seven bits where eight would not be safe"
     distance = torch.nn.functional.kl_div(rounded.log_softmax(1), exact.log_softmax(1), log_target=True, reduction="batchmean")
     assert distance < 0.005, "in nats: half a per cent of a perplexity"
     assert all(torch.equal(*pair) for pair in zip(kept, model.parameters(), strict=True)), "the weights themselves stay"
