@@ -9,6 +9,8 @@ import pytest
 from tests.cli.conftest import Ask, asked
 from tests.cli.test_inspect import refused
 
+from qkv.train.run_folder import read_run
+
 SMALL = """
 --device cpu --precision fp32 --steps 4 --batch-tokens 200 --set width=16 --set *.hidden=24 --set *.steps=3
 --set *.halt=Halt(0.9,halted=Stays()) --set evaluation=Evaluation(2,5) --set checkpoints=Checkpoints(2,2,Exactly(2))
@@ -131,6 +133,16 @@ def test_what_positions_are_is_for_the_text_to_say(ask: Ask, stories: Path, tmp_
     tabled = ("train", "classify", "--table", table, "--model", "universal-bert-tiny")
     of_sentences = ask(*tabled, *out, *SMALL, "--set", "embedding.unit=Sentences(4)")
     refused(of_sentences, "all other texts token by token: embedding.unit=Sentences(longest=4")
+
+
+def test_places_are_spread_whichever_is_said_first(ask: Ask, tmp_path: Path) -> None:
+    world = ("train", "translate", "--world", "Reverse(longest=5)", "--model", "universal-tiny", "--steps", 1)
+    few = ("--set", "train.number=40", "--set", "*.steps=1", "--set", "width=8")
+    refused(
+        ask(*world, *few, "--out", tmp_path / "none", "--set", "spread=True"), "places are spread over those that roaming adds"
+    )
+    assert ask(*world, *few, "--out", tmp_path / "run", "--set", "spread=True", "--set", "roaming=9").code == 0
+    assert read_run(tmp_path / "run" / "run.toml").spread
 
 
 def test_labels_that_no_words_of_a_text_spell_are_refused(ask: Ask, tmp_path: Path) -> None:

@@ -340,10 +340,6 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: EncoderOnly(Joint(9), 4, Embedding(unit=model.Sentences()), READS), r"Sentences\(.*\) is for a Classifier"),
         (lambda: run.Run("m", data.Files(("a",), ("b",)), roaming=-1), "roaming is a number of places"),
         (
-            lambda: run.Run("m", data.Files(("a",), ("b",)), spread=True),
-            "places are spread over those that roaming adds: say how",
-        ),
-        (
             lambda: run.Run("m", data.Stories(("a",)), objective=objective.Classify(), roaming=9),
             r"roaming is for texts of tokens: what moves the places of a story is FromTheEnd\(gaps=0.1\)",
         ),

@@ -264,8 +264,6 @@ class Run:
             raise QkvError(f"a seed is not negative: {self.seed}")
         if self.roaming < 0:
             raise QkvError(f"roaming is a number of places, 0 where all texts begin at the first: not {self.roaming}")
-        if self.spread and not self.roaming:
-            raise QkvError("places are spread over those that roaming adds: say how many, such as roaming=360, or spread=False")
         if self.roaming and isinstance(self.train, Stories):
             raise QkvError("roaming is for texts of tokens: what moves the places of a story is FromTheEnd(gaps=0.1) of its unit")
         if self.longest < 1:

@@ -122,6 +122,8 @@ def refuse_misfit(run: Run, spec: Model) -> None:
             f"pictures {described(run.form)} are {run.form.size:,} bytes each, and each is read whole: say --longest "
             f"{run.form.size}, not {run.longest}, or nothing"
         )
+    if run.spread and not run.roaming:  # only here, since what is said place by place may say it first
+        raise QkvError("places are spread over those that roaming adds: say how many, such as roaming=360, or spread=False")
     places, needed = known_places(spec), _needed(run)
     if places < needed:
         raise QkvError(
