@@ -56,24 +56,25 @@ class Noise:
         span = int(self.spread * widest ** max(0.0, 1.5 * random.random() - 0.5))
         return self.origin + np.sort(random.choice(span, self.spread, replace=False))
 
+    def _key(self, path: Path) -> tuple[int, int, int]:
+        """What the random numbers for one place in the model are a function of."""
+        return self.seed, self.step, zlib.crc32("/".join(path).encode())
+
     def mask(self, like: Tensor, probability: float, path: Path) -> Float[Tensor, "..."]:
         """Zeros with the probability (to 1/65536), and 1/(1-probability) elsewhere, in the shape of `like`."""
         threshold = round(probability * LEVELS)
-        key = (self.seed, self.step, zlib.crc32("/".join(path).encode()))
-        drawn = _levels(like, key)
+        drawn = _levels(like, self._key(path))
         kept = drawn >= threshold - LEVELS // 2
         return kept.to(like.dtype).mul_(LEVELS / (LEVELS - threshold))
 
     def turned(self, x: Tensor, path: Path) -> Tensor:
         """The same with what stands in it a random number of places further on, and around its end."""
-        key = (self.seed, self.step, zlib.crc32("/".join(path).encode()))
-        return x.roll(int(np.random.default_rng(key).integers(1, max(2, len(x)))))
+        return x.roll(int(np.random.default_rng(self._key(path)).integers(1, max(2, len(x)))))
 
     def gumbel(self, like: Tensor, path: Path) -> Float[Tensor, "..."]:
         """Random numbers in the shape of `like`, such that the largest of logarithms of probabilities with them added is a draw
         (Gumbel 1954)."""
-        key = (self.seed, self.step, zlib.crc32("/".join(path).encode()))
-        high, low = _levels(like.new_empty(2, *like.shape), key).double() + LEVELS // 2
+        high, low = _levels(like.new_empty(2, *like.shape), self._key(path)).double() + LEVELS // 2
         return -torch.log(-torch.log((high + (low + 0.5) / LEVELS) / LEVELS)).to(like.dtype)
 
 
