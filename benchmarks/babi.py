@@ -1,4 +1,5 @@
-"""bAbI, one model for each task: the Transformer, the Universal Transformer, and the same with halting.
+"""bAbI, one model for each task: the Transformer as it commonly begins, the Transformer and the Universal Transformer whose
+attention begins by likeness, and the latter with halting.
 
 python benchmarks/babi.py --data $QKV_DATA/babi/en                  all tasks, three seeds each; goes on where it stopped
 python benchmarks/babi.py --data $QKV_DATA/babi/en --table          the table of what is measured so far
@@ -31,7 +32,12 @@ from qkv.train.measure import labels
 from qkv.train.ponder import rules
 from qkv.train.run_folder import read_run
 
-RECIPES = {"Transformer": "babi-transformer", "Universal": "babi-universal", "Universal, halting": "babi-halting"}
+RECIPES = {
+    "Transformer, plain": "babi-plain",
+    "Transformer": "babi-transformer",
+    "Universal": "babi-universal",
+    "Universal, halting": "babi-halting",
+}
 TASKS, SEEDS = range(1, 21), (1, 2, 3)
 FAILED = 5.0  # per cent of wrong answers, above which a task is failed
 PONDERED = 200  # test questions whose ponder times are measured

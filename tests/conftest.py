@@ -8,20 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import shapes
 from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
 
 # Before anything imports torch: processes that share a machine share its threads, too.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
 
-# Before anything imports qkv, or the modules already loaded would stay unchecked.
-if "QKV_NO_SHAPES" not in os.environ:
-    from jaxtyping import install_import_hook
-
-    # The rooms with tensors. The grammar refuses wrong values by itself, in words, and is tested for just that.
-    rooms = "attention data decode interop look model store train".split()
-    install_import_hook([f"qkv.{room}" for room in rooms], "beartype.beartype")
+# Before anything imports qkv, or the modules already loaded would stay unchecked. The rooms with tensors: the grammar refuses
+# wrong values by itself, in words, and is tested for just that.
+rooms = "attention data decode interop look model store train".split()
+install_import_hook([f"qkv.{room}" for room in rooms], "shapes.first_calls")
 
 settings.register_profile(
     "qkv",
@@ -31,6 +30,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("qkv")
+
+
+def pytest_runtest_setup() -> None:
+    shapes.begin()
 
 
 @pytest.fixture(autouse=True)
