@@ -79,7 +79,7 @@ def test_a_world_that_is_none_is_refused(ask: Ask, tmp_path: Path, options: list
     refused(ask("train", "translate", "--out", tmp_path / "run", *options), words)
 
 
-def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories: Path) -> None:
+def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories: Path, tmp_path: Path) -> None:
     described = json.loads((answerer / "model.json").read_text())["Classifier"]
     assert described["labels"] == ["bathroom", "hallway"]
     assert described["embedding"]["Embedding"]["unit"] == {"Sentences": {"longest": 32, "counted": {"FromTheStart": {}}}}
@@ -87,6 +87,10 @@ def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories
     found = json.loads(ask("evaluate", answerer, "--stories", stories, "--json").out)
     assert found[0]["name"] == "accuracy"
     assert found[0]["signature"] == "percent|texts:4|cut:0|labels:2"
+    other = tmp_path / "other.txt"
+    other.write_text(STORIES.replace("\tbathroom\t", "\tgarden\t"), encoding="utf-8")
+    of_others = json.loads(ask("evaluate", answerer, "--stories", other, "--json").out)
+    assert of_others[0]["signature"] == "percent|texts:4|cut:0|labels:2|never met:2" and of_others[0]["value"] <= 50
     asked_of = ["Mary moved to the hallway.", "Where is Mary?", "", "", "john went to the bathroom", "where is john"]
     told = ask("classify", answerer, stdin="".join(f"{line}\n" for line in asked_of).encode())
     assert told.code == 0, told.err

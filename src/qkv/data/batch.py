@@ -101,22 +101,22 @@ class Movable:
 
 
 def by_sentence(rows: Sequence[Sequence[int] | np.ndarray], line_end: int) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as words of sentences, (B, S, words), -1 where a sentence has no more; and their numbers of sentences, (B,)."""
-    texts = [_lines(row, line_end) for row in rows]
-    words = max((len(line) for lines in texts for line in lines), default=1)
-    made = np.full((len(texts), max(map(len, texts)), max(1, words)), -1, dtype=np.int64)
-    for text, lines in enumerate(texts):
-        for sentence, line in enumerate(lines):
-            made[text, sentence, : len(line)] = line
-    return made, np.array([len(lines) for lines in texts], dtype=np.int64)
+    """Texts as words of sentences, (B, S, words), -1 where a sentence has no more; and their numbers of sentences, (B,).
 
-
-def _lines(row: Sequence[int] | np.ndarray, line_end: int) -> list[np.ndarray]:
-    """The lines of a text, those without words left out; one at least."""
-    ids = np.asarray(row, dtype=np.int64)
-    parts = np.split(ids, np.flatnonzero(ids == line_end))
-    lines = [part[part != line_end] for part in parts]
-    return [line for line in lines if len(line)] or [ids[:0]]
+    Lines without words are left out; a text without any has one sentence, which is empty.
+    """
+    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    text, ended = np.repeat(np.arange(len(rows)), [len(row) for row in rows]), np.cumsum(ids == line_end)
+    words = ids != line_end
+    ids, text, ended = ids[words], text[words], ended[words]
+    begins = (np.diff(text, prepend=-1) != 0) | (np.diff(ended, prepend=-1) != 0)
+    starts, sentence = np.flatnonzero(begins), np.cumsum(begins) - 1
+    sentences = np.bincount(text[starts], minlength=len(rows))
+    place = np.arange(len(ids)) - starts[sentence]
+    numbers = np.maximum(sentences, 1)
+    made = np.full((len(rows), numbers.max(), place.max(initial=0) + 1), -1, dtype=np.int64)
+    made[text, sentence - (np.cumsum(sentences) - sentences)[text], place] = ids
+    return made, numbers
 
 
 class Given(NamedTuple):

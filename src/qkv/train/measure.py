@@ -172,22 +172,25 @@ def last_words(writer: Writer, path: str, batch_tokens: int) -> list[dict[str, A
 
 
 def labels(reader: Reader, where: Labelled | Stories, path: Path | None) -> list[dict[str, Any]]:
-    """Accuracy and macro F1, and a picture of what was taken for what, if there is a path for it. Raises QkvError for a label
-    that the model does not know."""
+    """Accuracy and macro F1, and a picture of what was taken for what, if there is a path for it. An answer about a story may be
+    one that the model never met, and is then told wrongly; of a table, raises QkvError for a label that it does not know."""
     assert isinstance(reader.model, Classifier)
     known = reader.model.spec.labels
     rows = list(read_rows(where))
-    for number, (_, label) in enumerate(rows, 1):
-        if label not in known:
-            raise unknown(f"label in row {number} of {', '.join(where.files)}, which the run does not know:", label, known)
+    new = [(number, label) for number, (_, label) in enumerate(rows, 1) if label not in known]
+    if new and isinstance(where, Labelled):
+        number, label = new[0]
+        raise unknown(f"label in row {number} of {', '.join(where.files)}, which the run does not know:", label, known)
+    names = (*known, *sorted({label for _, label in new}))
     texts = [text for text, _ in rows]
     told = [known.index(best[0].label) for best in reader.classify(texts)]
-    truth = [known.index(label) for _, label in rows]
+    truth = [names.index(label) for _, label in rows]
     if path is not None:
-        picture.draw(confusion(truth, told, len(known)), known, path)
+        picture.draw(confusion(truth, told, len(names)), names, path)
     signature = f"texts:{len(rows)}|cut:{len(reader.too_long(texts))}|labels:{len(known)}"
+    signature += f"|never met:{len(new)}" if new else ""
     right = sum(one == other for one, other in zip(told, truth, strict=True))
     return [
         {"name": "accuracy", "value": 100 * right / len(rows), "signature": f"percent|{signature}"},
-        {"name": "macro F1", "value": macro_f1(truth, told, len(known)), "signature": signature, "digits": 4},
+        {"name": "macro F1", "value": macro_f1(truth, told, len(names)), "signature": signature, "digits": 4},
     ]
