@@ -56,7 +56,9 @@ def evaluate(
     table: Annotated[str | None, typer.Option(help="Texts with their labels, in a .tsv or .jsonl.")] = None,
     stories: Annotated[str | None, typer.Option(help="Stories with questions and answers, in a file of bAbI.")] = None,
     fields: Annotated[str, typer.Option(help="The columns of the text and of the label.")] = "text,label",
-    picture: Annotated[Path | None, typer.Option(help="Of --table: draw which labels are taken for which here.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Of --table, --stories: draw here which labels are taken for which.")
+    ] = None,
     beam: BeamSize = 4,
     length_penalty: Penalty = 0.6,
     thorough: Thorough = False,
