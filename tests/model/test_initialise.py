@@ -18,7 +18,7 @@ from qkv.model.transformer import build
 from qkv.papers.transformer import transformer
 from qkv.spec import model as model_spec
 from qkv.spec import part
-from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Joint, Likeness, Orthogonal, Separate
+from qkv.spec.model import Classifier, DecoderOnly, EncoderDecoder, EncoderOnly, Glorot, Joint, Likeness, Orthogonal, Separate
 from qkv.spec.pattern import Causal
 from qkv.spec.position import Coordinates, Learned, LearnedStep, NoPosition
 from qkv.spec.score import Dot, ScaledDot
@@ -171,6 +171,29 @@ def test_keys_that_heads_share_are_like_the_first_of_these() -> None:
     (found,) = (module for module in build(spec, 1).modules() if isinstance(module, Attention))
     q, k, v = (each.unflatten(0, (-1, 8)) for each in found.qkv.weight.split([32, 16, 16]))
     assert torch.equal(k, q[[0, 2]]) and torch.equal(found.out.weight.T.unflatten(0, (-1, 8)), v[[0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("maps", [Glorot(), Orthogonal(12.0, 0.25)], ids=["random", "exact"])
+@pytest.mark.parametrize(("alike", "shared", "served"), [(1, 4, 1), (3, 4, 3), (1, 2, 1), (3, 2, 2), (9, 4, 4)])
+def test_some_heads_may_begin_by_likeness(maps: Glorot | Orthogonal, alike: int, shared: int, served: int) -> None:
+    attention = part.Attention(4, Causal(), kv_heads=shared, head_width=32)
+    stack = part.Stack(part.Block(attention, norm=part.PreNorm()), depth=1)
+    spec = DecoderOnly(Joint(9), 32, model_spec.Embedding(), stack, initial=Likeness(maps, alike))
+    (found,) = (module for module in build(spec, 1).modules() if isinstance(module, Attention))
+    q, k, v = (each.unflatten(0, (-1, 32)) for each in found.qkv.weight.split([128, 32 * shared, 32 * shared]))
+    back = found.out.weight.T.unflatten(0, (-1, 32))
+    of = [head * shared // 4 for head in range(4)]
+    first = [of.index(head) for head in range(shared)]
+    assert [torch.equal(key, q[one]) for key, one in zip(k, first, strict=True)] == [head < served for head in range(shared)]
+    assert [torch.equal(one, v[head]) for one, head in zip(back, of, strict=True)] == [head < alike for head in range(4)]
+    assert not back[alike:].any() and q.flatten(1).any(1).all()
+    if maps == Orthogonal(12.0, 0.25) and alike == served == 1:
+        assert torch.allclose(q[0] @ q[0].T, q[0, 0] @ q[0, 0] * torch.eye(32), atol=1e-4)
+
+
+def test_likeness_of_no_head_is_refused() -> None:
+    with pytest.raises(QkvError, match=r"Likeness\.heads"):
+        Likeness(heads=0)
 
 
 def test_a_way_back_to_another_width_begins_as_any_other() -> None:

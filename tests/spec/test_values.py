@@ -92,7 +92,8 @@ EXAMPLES: list[Any] = [
     *(
         model.Glorot(),
         model.Likeness(),
-        model.Likeness(model.Orthogonal(8.0, 1.0)),
+        model.Likeness(model.Orthogonal(8.0, 1.0), 2),
+        model.AllHeads(),
         model.Orthogonal(),
         model.Normal(0.1, False),
         model.FanIn(),

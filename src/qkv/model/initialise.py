@@ -2,8 +2,8 @@
 
 `Reduced` is as the paper of `spec.model.Reduced` has it, and for relative biases, masks, neighbourhoods and offsets as `Glorot`.
 `Likeness` is as `Glorot`, and then the maps of keys are those of queries, and the maps behind attention the transposes of those
-of values, where they fit; `Orthogonal` draws those of queries and values anew, and the embeddings; all other maps back onto the
-residual stream are then 0, and trained signals a tenth as long.
+of values, where they fit, for as many heads as it says, and 0 for the others; `Orthogonal` draws those of queries and values
+anew, and the embeddings; all other maps back onto the residual stream are then 0, and trained signals a tenth as long.
 
 | place                   | `Glorot`                     | `Normal`                          | `FanIn`                         |
 |-------------------------|------------------------------|-----------------------------------|---------------------------------|
@@ -43,7 +43,7 @@ from qkv.model.recurrence import Recurrence
 from qkv.model.recurrent import Unit
 from qkv.model.score import Scored
 from qkv.spec.halt import Halt
-from qkv.spec.model import FanIn, Glorot, Initial, Likeness, Normal, Orthogonal, Reduced
+from qkv.spec.model import AllHeads, FanIn, Glorot, Initial, Likeness, Normal, Orthogonal, Reduced
 from qkv.spec.position import Factorised, Position
 from qkv.spec.score import ContentBased, Dot, Gaussian, Triangular
 
@@ -95,9 +95,9 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
         if isinstance(how.maps, Orthogonal):
             _sharpen(model, how.maps, draw.back.difference(backs.values()), draw.generator)
             for attention in backs:
-                _keep_angles(attention, how.maps, draw.generator)
+                _keep_angles(attention, _alike(attention, how), how.maps, draw.generator)
         for attention, back in backs.items():
-            _liken(attention, back.weight.data)
+            _liken(attention, _alike(attention, how), back.weight.data)
 
 
 def _sharpen(model: nn.Module, maps: Orthogonal, others: set[nn.Module], generator: torch.Generator) -> None:
@@ -119,27 +119,40 @@ def _sharpen(model: nn.Module, maps: Orthogonal, others: set[nn.Module], generat
                 pass
 
 
-def _keep_angles(attention: Attention | MemoryAttention, maps: Orthogonal, generator: torch.Generator) -> None:
-    """Draw the maps of queries and of values so that they keep angles, at the size that `maps` says."""
-    q, _, v, _ = maps_of(attention)
+def _alike(attention: Attention | MemoryAttention, how: Likeness) -> int:
+    """How many of its heads begin by likeness."""
+    return attention.spec.heads if isinstance(how.heads, AllHeads) else min(how.heads, attention.spec.heads)
+
+
+def _keep_angles(attention: Attention | MemoryAttention, alike: int, maps: Orthogonal, generator: torch.Generator) -> None:
+    """Draw the maps of queries and of values of the first heads so that they keep angles, at the size that `maps` says."""
+    q, _, v, shared = maps_of(attention)
+    wide = q.shape[0] // attention.spec.heads
+    q, v = q[: alike * wide], v[: _served(alike, attention, shared) * (v.shape[0] // shared)]
     for weight in (q, v):
         nn.init.orthogonal_(weight, generator=generator)
-    wide = q.shape[0] // attention.spec.heads
     # of a normed vector, of length width^0.5, a head has this much on average; `ScaledDot` divides by wide^0.5
     own = q.shape[1] * wide / max(q.shape)
     q.mul_((maps.sharpness * wide**0.5 / _missing(attention) / own) ** 0.5)
     v.mul_(maps.taken**0.5)
 
 
-def _liken(attention: Attention | MemoryAttention, back: Tensor) -> None:
-    """Let keys be mapped as queries, those that several heads share as the queries of the first of them, and map back what is
-    received as values are mapped, turned round."""
+def _liken(attention: Attention | MemoryAttention, alike: int, back: Tensor) -> None:
+    """Let keys of the first heads be mapped as their queries, those that several heads share as the queries of the first of them,
+    and map back what they receive as values are mapped, turned round; and what others receive to 0."""
     q, k, v, shared = maps_of(attention)
-    heads = attention.spec.heads // shared
+    heads, served = attention.spec.heads // shared, _served(alike, attention, shared)
     if q.shape[1] == k.shape[1]:
-        k.copy_(q.unflatten(0, (shared, heads, -1))[:, 0].flatten(0, 1))
+        queries = q.unflatten(0, (shared, heads, -1))[:served, 0].flatten(0, 1)
+        k[: len(queries)] = queries
     if back.shape[0] == v.shape[1]:
         back.copy_(v.unflatten(0, (shared, 1, -1)).expand(-1, heads, -1, -1).flatten(0, 2).T)
+        back[:, alike * (back.shape[1] // attention.spec.heads) :] = 0
+
+
+def _served(alike: int, attention: Attention | MemoryAttention, shared: int) -> int:
+    """How many heads of keys and values so many heads have."""
+    return -(-alike * shared // attention.spec.heads)
 
 
 def maps_of(attention: Attention | MemoryAttention) -> tuple[Tensor, Tensor, Tensor, int]:

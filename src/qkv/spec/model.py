@@ -18,6 +18,7 @@ from qkv.spec.part import (
     Recurrent,
     Unit,
     head_width,
+    positive,
     recurrent_width,
     refuse_dropout,
 )
@@ -160,13 +161,25 @@ class Orthogonal:
 
 
 @dataclass(frozen=True)
+class AllHeads:
+    """All heads of an attention."""
+
+
+@dataclass(frozen=True)
 class Likeness:
     """As `Glorot`, but attention begins by likeness: keys are mapped as queries are, and what is received is mapped back by the
     transpose of the map of the values. A position attends at first to what is like it, and takes on more of that: few examples
     cannot teach it (near to Trockman and Kolter 2023, Mimetic Initialization, where these products are about the identity, that
-    of values and output with a minus). With `maps=Orthogonal()` they are the identity but for their size."""
+    of values and output with a minus). With `maps=Orthogonal()` they are the identity but for their size.
+
+    Only the first `heads` of each attention begin so; what others receive is nothing at first, and theirs to learn."""
 
     maps: Glorot | Orthogonal = Glorot()
+    heads: int | AllHeads = AllHeads()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.heads, int):
+            positive(self, "heads")
 
 
 @dataclass(frozen=True)
