@@ -70,14 +70,16 @@ def made(recipe: str, data: Path, task: int, seed: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Errors of every task at the seed that validates best, with the range over the seeds; averages and failed tasks."""
+    """Errors of every task at the seed that validates best, with the range over the seeds; averages and failed tasks, of what all
+    models were trained for."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["what"]["model"], row["what"]["task"]), []).append(row["result"])
     names = [name for name in RECIPES if any(model == name for model, _ in found)]
+    tasks = sorted({task for _, task in found})
     lines = ["| task | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    best: dict[str, list[float]] = {name: [] for name in names}
-    for task in sorted({task for _, task in found}):
+    best: dict[tuple[str, int], float] = {}
+    for task in tasks:
         cells = []
         for name in names:
             seeds = found.get((name, task), [])
@@ -86,12 +88,15 @@ def table(rows: list[dict[str, Any]]) -> str:
                 continue
             chosen = max(seeds, key=lambda each: (each["valid"]["accuracy"], -each["valid"]["loss"]))
             errors = sorted(100 - each["test"] for each in seeds)
-            best[name].append(100 - chosen["test"])
-            pondered = f"; {chosen['ponder']:.1f} ± {chosen['ponder_spread']:.1f} steps" if "ponder" in chosen else ""
-            cells.append(f"{100 - chosen['test']:.1f} ({errors[0]:.1f} to {errors[-1]:.1f}{pondered})")
+            best[name, task] = 100 - chosen["test"]
+            details = [f"{errors[0]:.1f} to {errors[-1]:.1f}"] if len(seeds) > 1 else []
+            details += [f"{chosen['ponder']:.1f} ± {chosen['ponder_spread']:.1f} steps"] if "ponder" in chosen else []
+            cells.append(f"{best[name, task]:.1f}" + (f" ({'; '.join(details)})" if details else ""))
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
-    whole = [f"**{mean(best[name]):.2f}** ({sum(error > FAILED for error in best[name])})" for name in names]
-    return "\n".join([*lines, f"| average error (failed tasks), {len(best[names[0]])} tasks | " + " | ".join(whole) + " |"])
+    shared = [task for task in tasks if all((name, task) in best for name in names)]
+    whole = [[best[name, task] for task in shared] for name in names]
+    told = [f"**{mean(errors):.2f}** ({sum(error > FAILED for error in errors)})" for errors in whole if errors]
+    return "\n".join([*lines, f"| average error (failed tasks), {len(shared)} tasks | " + " | ".join(told) + " |"])
 
 
 def main() -> None:
