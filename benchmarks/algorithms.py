@@ -86,11 +86,11 @@ def table(rows: list[dict[str, Any]]) -> str:
             continue
         best = min(seeds, key=lambda each: each["valid"]["loss"])
         short, long = best[str(SHORT)], best[str(LONG)]
-        forced, characters, sequences = (
-            f"**{long[what]:.3f}** ({min(each[str(LONG)][what] for each in seeds):.3f} to "
-            f"{max(each[str(LONG)][what] for each in seeds):.3f})"
-            for what in ("forced", "characters", "sequences")
-        )
+        cells = []
+        for what in ("forced", "characters", "sequences"):
+            found = sorted(each[str(LONG)][what] for each in seeds)
+            cells.append(f"**{long[what]:.3f}**" + (f" ({found[0]:.3f} to {found[-1]:.3f})" if len(seeds) > 1 else ""))
+        forced, characters, sequences = cells
         paper = " / ".join(f"{each:.2f}" for each in PAPER[name, world]) if (name, world) in PAPER else ""
         lines.append(
             f"| {world} | {name} | {len(seeds)} | {short['characters']:.3f} / {short['sequences']:.3f} | {forced} | "
