@@ -15,7 +15,7 @@ from qkv.spec import plain
 from qkv.spec.part import Attention
 from qkv.spec.pattern import Causal, Full, Local, Others, Pattern, PerHead, SameBlock, Single, Stride, Summary, by_head, periods
 
-DENSE = pytest.mark.parametrize("pattern", [Full(), Causal()], ids=["full", "causal"])
+DENSE = pytest.mark.parametrize("pattern", [Full(), Causal(), Others()], ids=["full", "causal", "others"])
 BASIC = [Local(1), Local(3), Stride(1), Stride(4), SameBlock(1), SameBlock(5), Summary(5, 2), Summary(5, 2, slot=1), Others()]
 JOINED = [Causal() & (Local(3) | Stride(4)), Causal() & (SameBlock(4) | Summary(4, 1)), Local(2) & Stride(3), Full() | Local(2)]
 CAUSAL = [Causal() & each for each in BASIC]

@@ -182,6 +182,10 @@ class Others(_Sparse):
     def allows(self, i: Any, j: Any) -> Any:
         return i != j
 
+    def spares(self, first: int, keys: int) -> bool:
+        """Where no query has a key of its own there."""
+        return first >= keys
+
 
 @dataclass(frozen=True, repr=False)
 class Both(Joinable):
