@@ -173,7 +173,7 @@ class Summary(_Sparse):
 
 
 @dataclass(frozen=True)
-class Others(_Sparse):
+class Others(Joinable):
     """A query sees every key but its own. Where keys are mapped as queries are, nothing is more like a position than itself: so
     that it attends to others, it must not see itself."""
 
