@@ -9,7 +9,7 @@ Perplexity is per word of the test text, the end of each line a word. Masked wor
 at a time, none of them <unk>; the encoder is given one mask for the word, so that it misses every word that is several tokens to
 it; the 5-gram model takes the word that makes the five 5-grams around it likeliest, out of those that it finds likeliest after
 what precedes. Agreement (Marvin and Linzen 2018): the share of pairs of which the grammatical sentence is the likelier, the mean
-over the templates; the encoder's measure is the pseudo-log-likelihood.
+over the templates; the encoder's measure is the pseudo-log-likelihood. Last words are those of the passages of LAMBADA.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from qkv.decode.generate import Writer
 from qkv.decode.read import Reader
 from qkv.spec.data import Texts
 from qkv.train.journal import read
-from qkv.train.measure import likelihood, restoration
+from qkv.train.measure import last_words, likelihood, restoration
 
 END, UNKNOWN = "<eos>", "<unk>"
 MASKED = 2000  # words
@@ -119,6 +119,8 @@ def decoder(data: Path, run: Path, stride: int) -> dict[str, Any]:
         measured = likelihood(writer, run, Texts((str(data / "wikitext2" / f"{name}.txt"),)), 0, stride, 8192)
         result |= {f"{row['name'].replace(' ', '_')}_{name}": round(row["value"], 4) for row in measured}
         result["signature"] = measured[0]["signature"]
+    for row in last_words(writer, str(data / "lambada" / "lambada_test.jsonl.gz"), 8192):
+        result |= {row["name"].replace(" ", "_"): round(row["value"], 4)}
     told = agreement(data, lambda texts: writer.score([f"\n {text} \n" for text in texts]))
     return result | told | trained(run, writer)
 
