@@ -53,7 +53,8 @@ def put_weights(model: AnyModel, weights: dict[str, Tensor], where: Path) -> Non
 
 
 def inherit(model: AnyModel, donor: AnyModel) -> None:
-    """Copy into a model all that a donor has under the same name; what neither embedding nor stack is may be lacking.
+    """Copy into a model all that a donor has under the same name; what neither embedding nor stack is may be lacking, and so may
+    the unit by which positions halt: who makes all steps may learn to halt.
 
     Tied matrices have a name on each side, so that the encoder of a translator is found by a classifier. Raises QkvError where
     shapes differ or an encoder, a decoder or an embedding has no donor.
@@ -61,7 +62,8 @@ def inherit(model: AnyModel, donor: AnyModel) -> None:
     given = donor.state_dict()
     for name, value in model.state_dict().items():
         if name not in given:
-            if name.partition(".")[0] in ("source", "target", "encoder", "decoder"):
+            side, _, part = name.partition(".")
+            if side in ("source", "target", "encoder", "decoder") and not part.startswith("halting."):
                 raise QkvError(f"the model to start from has no {name}")
             continue
         if given[name].shape != value.shape:

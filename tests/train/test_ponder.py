@@ -28,6 +28,7 @@ from qkv.spec.model import Joint
 from qkv.spec.part import PreNorm
 from qkv.spec.position import Factorised, Learned, Sinusoid
 from qkv.spec.run import Run
+from qkv.store import inherit
 from qkv.train import ponder
 from qkv.train.loss import Smoothing
 from qkv.train.pairs import losses, sight
@@ -103,10 +104,22 @@ def test_halting_that_has_collapsed_is_said(bias: float, words: str) -> None:
     warnings = ponder.collapsed(model.spec, tally.fields())
     assert [words in warning for warning in warnings] == [True, True]
     assert warnings[0].startswith("warning: halting has collapsed: all positions of the encoder")
-    assert f"{'encoder'}.halt.bias" in warnings[0]
+    assert "encoder.halt.bias" in warnings[0]
+    some = {"ponder": {"encoder": {"mean": 1.02, "spread": 0.14, "least": 1, "most": 2}}}
+    assert "nearly all positions of the encoder stop at the first step" in ponder.collapsed(model.spec, some)[0]
     spread = {"ponder": {"encoder": {"mean": 2.0, "spread": 1.0, "least": 1, "most": 4}}}
     assert ponder.collapsed(model.spec, spread) == []
     assert ponder.said(spread) == ["encoder ponders 2.00 ± 1.00 steps"]
+
+
+def test_who_makes_all_steps_may_learn_to_halt() -> None:
+    sizes = {"width": 16, "hidden": 24, "heads": 2, "steps": 4, "norm": PreNorm()}
+    donor, model = build(universal(Joint(23), **sizes), 5), model_of(Halt())
+    mine = model.encoder.halting.weight.clone()
+    inherit(model, donor)
+    for name, value in donor.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert torch.equal(model.encoder.halting.weight, mine)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from qkv.spec.model import Model, sides
 from qkv.spec.part import Recurrence
 from qkv.train.task import Example
 
+FEW = 0.05  # steps after the first, on average, with which halting still counts as collapsed
+
 
 def rules(spec: Model) -> dict[str, Halt]:
     """The rules by which positions halt, by the side of the model that has one."""
@@ -90,18 +92,22 @@ class Tally:
 
 
 def collapsed(spec: Model, fields: dict[str, Any]) -> list[str]:
-    """A warning for each side all of whose positions halt at the first step, or none of them before the last."""
+    """A warning for each side nearly all of whose positions halt at the first step, or none of them before the last."""
     warnings = []
     for name, told in fields.get("ponder", {}).items():
         depth = sides(spec)[name]
         assert isinstance(depth, Recurrence)
-        if told["most"] == 1 and depth.steps > 1:
-            where, remedy = "first", f"a lower {name}.halt.bias or {name}.halt.cost lets them go on"
+        if told["mean"] < 1 + FEW and depth.steps > 1:
+            who, where = "nearly all" if told["most"] > 1 else "all", "first"
+            remedy = (
+                f"a lower {name}.halt.bias or {name}.halt.cost may let them go on, and --from a run that makes all steps will"
+            )
         elif told["least"] == depth.steps > 1:
-            where, remedy = "last", f"a higher {name}.halt.bias or {name}.halt.cost lets them stop before it"
+            who, where = "all", "last"
+            remedy = f"a higher {name}.halt.bias or {name}.halt.cost lets them stop before it"
         else:
             continue
-        warnings.append(f"warning: halting has collapsed: all positions of the {name} stop at the {where} step; {remedy}")
+        warnings.append(f"warning: halting has collapsed: {who} positions of the {name} stop at the {where} step; {remedy}")
     return warnings
 
 
