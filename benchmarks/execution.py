@@ -3,8 +3,8 @@
 python benchmarks/execution.py              six worlds, a seed each; goes on where it stopped
 python benchmarks/execution.py --table      the table of what is measured so far
 
-All are trained by their recipes, for the same time but for a tenth. What is asked in the test is as long as what was learned
-from, and is drawn by another seed.
+All are trained by their recipes: ten steps of the Transformer for eight of the other, which take longer. What is asked in the
+test is as long as what was learned from, and is drawn by another seed.
 """
 
 from __future__ import annotations
