@@ -12,16 +12,13 @@ training is reported, with the range over all.
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from measure import Results
-from trials import Trial, held, trained
+from trials import Trial, arguments, contest, trained
 
 from qkv.decode.load import finished
 from qkv.decode.translate import Translator
@@ -100,19 +97,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "algorithms.jsonl", [1, 2, 3])
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS), choices=list(WORLDS))
     parser.add_argument("--models", nargs="*", default=list(RECIPES), choices=list(RECIPES))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--offsets", action="store_true", help="random offsets alone, without gaps between places and slips")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/algorithms.jsonl"))
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    results = Results(options.results, same=())
-    if options.table:
-        print(table([row for row in results.rows() if row["what"]["offsets"] == options.offsets]))
-        return
     trials: list[Trial] = [
         (
             {"world": world, "model": name, "offsets": options.offsets, "seed": seed},
@@ -121,7 +110,7 @@ def main() -> None:
         )
         for seed, world, name in product(options.seeds, options.worlds, options.models)
     ]
-    held(results, trials, options.processes)
+    contest(options, trials, table, lambda what: what["offsets"] == options.offsets)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ that is held out is tested. A task is failed where more than 5% of the answers a
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -19,8 +17,7 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
-from measure import Results
-from trials import Trial, held, trained
+from trials import Trial, arguments, contest, trained
 
 from qkv.data.labels import read_rows
 from qkv.decode.load import finished
@@ -100,19 +97,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "babi.jsonl", SEEDS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", type=int, nargs="*", default=list(TASKS))
-    parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
     parser.add_argument("--models", nargs="*", default=list(RECIPES), choices=list(RECIPES))
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/babi.jsonl"))
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    results = Results(options.results, same=())
-    if options.table:
-        print(table([row for row in results.rows() if row["what"]["data"] == options.data.name]))
-        return
     trials: list[Trial] = [
         (
             {"data": options.data.name, "task": task, "model": name, "seed": seed},
@@ -121,7 +110,7 @@ def main() -> None:
         )
         for seed, task, name in product(options.seeds, options.tasks, options.models)
     ]
-    held(results, trials, options.processes)
+    contest(options, trials, table, lambda what: what["data"] == options.data.name)
 
 
 if __name__ == "__main__":

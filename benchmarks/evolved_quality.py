@@ -8,7 +8,6 @@ Both have width 128 and are trained by the recipe multi30k-evolved; only the mod
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
 from functools import partial
@@ -17,9 +16,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from measure import Results
 from quality import score
-from trials import Trial, held, trained
+from trials import Trial, arguments, contest, trained
 
 from qkv.decode.rule import Beam
 from qkv.train.run_folder import read_run
@@ -52,24 +50,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "evolved_quality.jsonl", SEEDS)
     test = Path(os.environ.get("QKV_DATA", ".")) / "multi30k/tok/test_2016_flickr.lc.norm.tok"
     parser.add_argument("--source", default=f"{test}.en")
     parser.add_argument("--target", default=f"{test}.de")
-    parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/evolved_quality.jsonl"))
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    results = Results(options.results, same=())
-    if options.table:
-        print(table(results.rows()))
-        return
     trials: list[Trial] = [
         ({"model": name, "seed": seed}, made, (*MODELS[name], seed, options.source, options.target))
         for seed, name in product(options.seeds, MODELS)
     ]
-    held(results, trials, options.processes)
+    contest(options, trials, table)
 
 
 if __name__ == "__main__":

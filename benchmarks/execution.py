@@ -9,16 +9,13 @@ test is as long as what was learned from, and is drawn by another seed.
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from measure import Results
-from trials import Trial, held, trained
+from trials import Trial, arguments, contest, trained
 
 from qkv.decode.load import finished
 from qkv.decode.translate import Translator
@@ -72,23 +69,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "execution.jsonl", [1])
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS), choices=list(WORLDS))
     parser.add_argument("--models", nargs="*", default=list(RECIPES), choices=list(RECIPES))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1])
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/execution.jsonl"))
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    results = Results(options.results, same=())
-    if options.table:
-        print(table(results.rows()))
-        return
     trials: list[Trial] = [
         ({"world": world, "model": name, "seed": seed}, made, (RECIPES[name], WORLDS[world], seed))
         for seed, world, name in product(options.seeds, options.worlds, options.models)
     ]
-    held(results, trials, options.processes)
+    contest(options, trials, table)
 
 
 if __name__ == "__main__":

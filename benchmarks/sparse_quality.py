@@ -8,16 +8,13 @@ Every model is trained by its recipe and measured on the part of the data that i
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from measure import Results
-from trials import Trial, held, trained
+from trials import Trial, arguments, contest, trained
 
 from qkv.train.run_folder import read_run
 
@@ -72,23 +69,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "sparse_quality.jsonl", [1, 2])
     parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sparse_quality.jsonl"))
-    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    results = Results(options.results, same=())
-    if options.table:
-        print(table(results.rows()))
-        return
     trials: list[Trial] = [
         ({"data": data, "pattern": name, "seed": seed}, made, (*DATA[data][:2], DATA[data][2][name], seed))
         for data, seed in product(options.data, options.seeds)
         for name in DATA[data][2]
     ]
-    held(results, trials, options.processes)
+    contest(options, trials, table)
 
 
 if __name__ == "__main__":

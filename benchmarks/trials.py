@@ -3,7 +3,9 @@ measured."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -45,3 +47,27 @@ def held(results: Results, trials: Iterable[Trial], processes: int) -> None:
         for future in as_completed(pending):
             results.write(pending[future], future.result())
             print(json.dumps([pending[future], future.result()]), flush=True)
+
+
+def arguments(text: str | None, results: str, seeds: Iterable[int]) -> argparse.ArgumentParser:
+    """What every contest may be told on the command line."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(seeds))
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results") / results)
+    parser.add_argument("--table", action="store_true")
+    return parser
+
+
+def contest(
+    options: argparse.Namespace,
+    trials: Iterable[Trial],
+    table: Callable[[list[dict[str, Any]]], str],
+    shown: Callable[[dict[str, Any]], bool] = lambda what: True,
+) -> None:
+    """Make the trials, or print the table of those made before that are shown."""
+    results = Results(options.results, same=())
+    if options.table:
+        print(table([row for row in results.rows() if shown(row["what"])]))
+        return
+    held(results, trials, options.processes)

@@ -99,9 +99,7 @@ def collapsed(spec: Model, fields: dict[str, Any]) -> list[str]:
         assert isinstance(depth, Recurrence)
         if told["mean"] < 1 + FEW and depth.steps > 1:
             who, where = "nearly all" if told["most"] > 1 else "all", "first"
-            remedy = (
-                f"a lower {name}.halt.bias or {name}.halt.cost may let them go on, and --from a run that makes all steps will"
-            )
+            remedy = f"a lower {name}.halt.bias or {name}.halt.cost, or --from a run that makes all steps, may let them go on"
         elif told["least"] == depth.steps > 1:
             who, where = "all", "last"
             remedy = f"a higher {name}.halt.bias or {name}.halt.cost lets them stop before it"
