@@ -67,8 +67,8 @@ def made(recipe: str, data: Path, task: int, seed: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Errors of every task at the seed that validates best, with the range over the seeds; averages and failed tasks, of what all
-    models were trained for."""
+    """Errors of every task at the seed that validates best, with the range over the seeds; averages and failed tasks, of the
+    models that were trained for all."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault((row["what"]["model"], row["what"]["task"]), []).append(row["result"])
@@ -90,10 +90,12 @@ def table(rows: list[dict[str, Any]]) -> str:
             details += [f"{chosen['ponder']:.1f} ± {chosen['ponder_spread']:.1f} steps"] if "ponder" in chosen else []
             cells.append(f"{best[name, task]:.1f}" + (f" ({'; '.join(details)})" if details else ""))
         lines.append(f"| {task} | " + " | ".join(cells) + " |")
-    shared = [task for task in tasks if all((name, task) in best for name in names)]
-    whole = [[best[name, task] for task in shared] for name in names]
-    told = [f"**{mean(errors):.2f}** ({sum(error > FAILED for error in errors)})" for errors in whole if errors]
-    return "\n".join([*lines, f"| average error (failed tasks), {len(shared)} tasks | " + " | ".join(told) + " |"])
+    told = []
+    for name in names:
+        errors = [best[name, task] for task in tasks if (name, task) in best]
+        whole = len(errors) == len(tasks)
+        told.append(f"**{mean(errors):.2f}** ({sum(error > FAILED for error in errors)})" if whole else "")
+    return "\n".join([*lines, "| average error (failed tasks) | " + " | ".join(told) + " |"])
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from qkv.model.state import State
 from qkv.model.trace import Trace
 from qkv.model.transformer import EncoderDecoder, build, pack
 from qkv.papers.universal import universal_base
-from qkv.spec.halt import Halt, Stays
+from qkv.spec.halt import Halt, Itself, Stays
 from qkv.spec.model import Joint
 from qkv.spec.part import Recurrence as RecurrenceSpec
 
@@ -42,7 +42,7 @@ SPREAD = 3.0  # how far the halting logits of positions lie apart
 def halting(steps: int) -> EncoderDecoder:
     """A model that has learned nothing, whose positions may halt."""
     described = universal_base(Joint(8000))
-    rule = Halt(halted=Stays())
+    rule = Halt(halted=Stays(), reads=Itself())
     sides = {}
     for name in ("encoder", "decoder"):
         depth = getattr(described, name)

@@ -16,7 +16,7 @@ from qkv.papers.catalogue import CATALOGUE
 from qkv.papers.luong import luong
 from qkv.spec.cell import Cell, Node
 from qkv.spec.choice import Best, LocalMonotonic, LocalPredictive, StraightThrough
-from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Mean, Remainder, Stays
+from qkv.spec.halt import GoesOn, Halt, Halting, Interpolated, Itself, Mean, Remainder, Stays
 from qkv.spec.model import Classifier, Joint, Pointing, Separate, SourceAndTarget, Untied, Vocabulary
 from qkv.spec.model import DecoderOnly as DecoderSpec
 from qkv.spec.model import EncoderDecoder as PairSpec
@@ -47,12 +47,13 @@ from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, G
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
-# both choices of what comes out of a position, and both of what others see of one that has halted
+# both choices of what comes out of a position, and both of what others see of one that has halted; read from the state itself, by
+# which positions that have learned nothing differ more
 RULES: dict[str, Halting] = {
-    f"{type(output).__name__}, {type(halted).__name__}": Halt(0.9, output, halted, bias=0.0)
+    f"{type(output).__name__}, {type(halted).__name__}": Halt(0.9, output, halted, bias=0.0, reads=Itself())
     for output in (Interpolated(), Mean())
     for halted in (GoesOn(), Stays())
-} | {"Mean, Stays, Remainder": Halt(0.9, Mean(), Stays(), bias=-1.0, last=Remainder())}
+} | {"Mean, Stays, Remainder": Halt(0.9, Mean(), Stays(), bias=-1.0, last=Remainder(), reads=Itself())}
 STAYS, GOES_ON = "Interpolated, Stays", "Mean, GoesOn"
 AnySpec = TypeVar("AnySpec", bound=Spec)
 

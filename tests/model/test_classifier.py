@@ -13,7 +13,7 @@ from qkv.model.dropout import Noise
 from qkv.model.position import counted_back
 from qkv.model.transformer import build
 from qkv.spec.count import parameters
-from qkv.spec.halt import AllSteps, GoesOn, Halt, Halting, Stays
+from qkv.spec.halt import AllSteps, GoesOn, Halt, Halting, Itself, Stays
 from qkv.spec.model import Classifier, Embedding, FromTheEnd, Joint, Likeness, Sentences, Spelled
 from qkv.spec.part import Attention, Block, Depth, FeedForward, PreNorm, Recurrence, Stack
 from qkv.spec.pooling import LastToken
@@ -38,8 +38,8 @@ VANILLA = reader(Stack(BLOCK, depth=2), Learned(PLACES))
 READERS = {
     "vanilla": VANILLA,
     "universal": universal(AllSteps()),
-    "stays": universal(Halt(0.7, halted=Stays())),
-    "goes on": universal(Halt(0.7, halted=GoesOn())),
+    "stays": universal(Halt(0.7, halted=Stays(), reads=Itself())),
+    "goes on": universal(Halt(0.7, halted=GoesOn(), reads=Itself())),
 }
 
 

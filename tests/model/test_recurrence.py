@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -22,14 +23,18 @@ from qkv.model.transformer import DecoderOnly, EncoderOnly, build
 from qkv.papers.universal import universal
 from qkv.spec import model as spec
 from qkv.spec import part
-from qkv.spec.halt import AllSteps, GoesOn, Halt, Halting, Interpolated, Mean, Probability, Remainder, Stays
+from qkv.spec.halt import AllSteps, Direction, GoesOn, Halt, Halting, Interpolated, Itself, Mean, Probability, Remainder, Stays
 from qkv.spec.pattern import Causal, Full
 from qkv.spec.position import Coordinates, Learned, LearnedStep, NoPosition, NoSignal, Sinusoid
 
 WIDTH, HEADS, STEPS = 8, 2, 5
 OUTPUTS, HALTED, LAST = (Interpolated(), Mean()), (GoesOn(), Stays()), (Probability(), Remainder())
-RULES = [Halt(0.9, output, halted, bias=-0.7, last=last) for output in OUTPUTS for halted in HALTED for last in LAST]
-NAMES = [", ".join(type(each).__name__ for each in (rule.output, rule.halted, rule.last)) for rule in RULES]
+READS = (Itself(), Direction())
+RULES = [
+    Halt(0.9, output, halted, bias=-0.7, last=last, reads=reads)
+    for output, halted, last, reads in product(OUTPUTS, HALTED, LAST, READS)
+]
+NAMES = [", ".join(type(each).__name__ for each in (rule.output, rule.halted, rule.last, rule.reads)) for rule in RULES]
 CLOSE = {"rtol": 0, "atol": 1e-12}
 
 
@@ -48,6 +53,10 @@ def encoder(halt: Halting, steps: int = STEPS, *, causal: bool = False, convolve
     for name, parameter in made.named_parameters():
         if not name.endswith("halting.bias"):
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+        if name.endswith("halting.weight") and isinstance(halt, Halt) and isinstance(halt.reads, Direction):
+            parameter.data *= 2 * math.sqrt(
+                WIDTH
+            )  # about how long a state is: positions then differ as much as by the state itself
     assert isinstance(made, EncoderOnly | DecoderOnly)
     return made.double()
 
@@ -98,7 +107,8 @@ def transcribed(recurrence: Recurrence, states: Tensor, halt: Halt) -> tuple[Ten
         for i in range(length):
             if not running[i]:
                 continue
-            p = torch.sigmoid(recurrence.halting.weight[0] @ moved[i] + recurrence.halting.bias[0]).item()  # pyright: ignore
+            read = moved[i] if isinstance(halt.reads, Itself) else moved[i] / (moved[i] @ moved[i]).sqrt()
+            p = torch.sigmoid(recurrence.halting.weight[0] @ read + recurrence.halting.bias[0]).item()  # pyright: ignore
             updates[i] += 1
             ends = step == recurrence.spec.steps and isinstance(halt.last, Remainder)
             if halting[i] + p > halt.threshold or ends:
@@ -369,6 +379,14 @@ def test_the_memory_is_projected_once_for_all_steps() -> None:
         step(target[:, 0])
     assert len(projected) == 2
     assert sum(type(slot).__name__ == "Once" for slot in state.slots.values()) == 1
+
+
+def test_what_is_said_of_a_direction_does_not_depend_on_the_length_of_a_state() -> None:
+    for reads in READS:
+        probability, x = recurrence_of(encoder(Halt(reads=reads)))._probability, inputs()
+        found = probability(x), probability(10 * x)
+        assert torch.allclose(*found, rtol=0, atol=1e-12) == isinstance(reads, Direction)
+        assert torch.isfinite(probability(torch.zeros_like(x))).all()
 
 
 def test_halting_begins_where_it_is_told_to() -> None:

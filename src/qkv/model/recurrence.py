@@ -17,7 +17,7 @@ from qkv.model.context import Context, Step
 from qkv.model.position import Signal
 from qkv.model.recurring import Recurring
 from qkv.spec import part
-from qkv.spec.halt import Halt, Mean, Remainder, Stays
+from qkv.spec.halt import Direction, Halt, Mean, Remainder, Stays
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,8 @@ class Recurrence(nn.Module):
     def _probability(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
         """How probable it is that a position halts."""
         halting = cast(nn.Linear, self.halting)
+        if isinstance(cast(Halt, self.spec.halt).reads, Direction):
+            x = nn.functional.normalize(x, dim=-1)
         return halting(x).to(torch.promote_types(x.dtype, torch.float32)).sigmoid()[..., 0]
 
 

@@ -51,13 +51,27 @@ class Remainder:
 
 
 @dataclass(frozen=True)
+class Itself:
+    """The unit for halting reads a state as it is, as in the listing. Adam moves every weight by the learning rate however small
+    its gradient, so that what is said of a wide or a long state can go from one end to the other within ten steps of training:
+    the cost of pondering then stops every position before it is known what later steps are good for."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The unit for halting reads the direction of a state, x / |x|. Where norms take away the length anyway it can tell as much
+    from that, and it learns at a pace that does not depend on how long states are, and little on how wide."""
+
+
+@dataclass(frozen=True)
 class Halt:
     """Every position stops by itself: at the step at which its halting probabilities come to add up to more than `threshold`.
 
     At each step a position says with what probability p it halts; p is the weight w of that step, and of the last one the
     remainder to 1; `last` says what it is for one that is still running at the last step of all. The loss grows by `cost` times
     the mean over all positions of (steps + remainder). `bias` is the offset of p's map before training: the released code has +1,
-    with which a position begins by halting at its second step and hardly ever learns to go further.
+    with which a position begins by halting at its second step and hardly ever learns to go further; `reads` is what the map
+    reads.
     """
 
     threshold: float = 0.99
@@ -66,6 +80,7 @@ class Halt:
     cost: float = 0.01
     bias: float = -1.0
     last: Probability | Remainder = Probability()
+    reads: Itself | Direction = Direction()
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
