@@ -8,7 +8,8 @@ anew, and the embeddings; all other maps back onto the residual stream are then 
 | place                   | `Glorot`                     | `Normal`                          | `FanIn`                         |
 |-------------------------|------------------------------|-----------------------------------|---------------------------------|
 | embeddings, places      | normal, deviation width^-0.5 | normal, its deviation             | normal, deviation 1             |
-| untied output map       | the same                     | the same                          | normal, deviation width^-0.5    |
+| untied output map,      | the same                     | the same                          | normal, deviation width^-0.5    |
+| words of labels         |                              |                                   |                                 |
 | linear maps             | Xavier uniform; q, k, v each | the same                          | normal, deviation inputs^-0.5   |
 | maps back onto the      | as other maps                | divided by sqrt(number of these), | as other maps                   |
 | residual stream         |                              | if they shrink                    |                                 |
@@ -62,8 +63,10 @@ def initialise(model: nn.Module, how: Initial, seed: int) -> None:
                         draw.rows(beside, tables)
                 if module.words is not None:
                     nn.init.ones_(module.words)
-            case Spelling(masks=masks) if masks is not None:
-                _signs(masks.data, draw.generator)
+            case Spelling(masks=masks):
+                draw.output(module.weight)
+                if masks is not None:
+                    _signs(masks.data, draw.generator)
             case Entries():
                 pass
             case Table():

@@ -213,7 +213,7 @@ class Classifier(nn.Module):
         if self.labels is not None:
             return self.labels(vector)
         assert self.spelling is not None, "labels have maps or words"
-        return functional.linear(vector, self.spelling(self.source.weight).to(vector.dtype))
+        return functional.linear(vector, self.spelling().to(vector.dtype))
 
 
 AnyModel = EncoderDecoder | DecoderOnly | EncoderOnly | Classifier

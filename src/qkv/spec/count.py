@@ -76,7 +76,7 @@ def parameters(model: Model) -> int:
     stacks = sum(_stack_parameters(stack, width) for stack in sides(model).values())
     if isinstance(model, Classifier):
         if isinstance(model.answer, Spelled):
-            head = (model.answer.longest - 1) * width
+            head = (len(model.answer.entries) + model.answer.longest - 1) * width
         else:
             head = _linear(width, width, True) + _linear(width, len(model.labels), True)
         return model.vocabulary.size * width + _beside_tokens(model.embedding, width) + stacks + head

@@ -384,11 +384,10 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Spelled:
-    """dropout(pooled) times the sum of the vectors of a label's words, which are those that texts are read with: an answer that a
-    story names need not be learned anew (Sukhbaatar et al. 2015, section 2.2, whose output map is tied to the embedding of what
-    is read). From the second on the words of a label are multiplied by a trained mask for their place, as those of
-    `Sentences` are: north and then west is another way than west and then north. `words` are the entries of each label, filled
-    in as the run begins."""
+    """dropout(pooled) times the sum of the vectors of a label's words, which serve here alone: a way of two steps need not be
+    learned apart from others that begin alike. From the second on the words of a label are multiplied by a trained mask for their
+    place, as those of `Sentences` are: north and then west is another way than west and then north. `words` are the entries of
+    each label, filled in as the run begins."""
 
     words: tuple[tuple[int, ...], ...] = ()
 
@@ -396,6 +395,11 @@ class Spelled:
     def longest(self) -> int:
         """How many words the longest label has."""
         return max(map(len, self.words), default=1)
+
+    @property
+    def entries(self) -> list[int]:
+        """The entries of all words, each once."""
+        return sorted({word for said in self.words for word in said})
 
 
 @dataclass(frozen=True)
