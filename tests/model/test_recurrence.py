@@ -54,9 +54,8 @@ def encoder(halt: Halting, steps: int = STEPS, *, causal: bool = False, convolve
         if not name.endswith("halting.bias"):
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
         if name.endswith("halting.weight") and isinstance(halt, Halt) and isinstance(halt.reads, Direction):
-            parameter.data *= 2 * math.sqrt(
-                WIDTH
-            )  # about how long a state is: positions then differ as much as by the state itself
+            # about how long a state is: positions then differ as much as by the state itself
+            parameter.data *= 2 * math.sqrt(WIDTH)
     assert isinstance(made, EncoderOnly | DecoderOnly)
     return made.double()
 

@@ -53,6 +53,8 @@ class Spelling(nn.Module):
     def __init__(self, how: spec.Spelled, width: int) -> None:
         super().__init__()
         self.spec = how
+        rows = {entry: row for row, entry in enumerate(how.entries)}
+        self._words = [(rows[word], label, place) for label, said in enumerate(how.words) for place, word in enumerate(said)]
         self.weight = nn.Parameter(torch.empty(len(how.entries), width))
         self.masks = nn.Parameter(torch.empty(how.longest - 1, width)) if how.longest > 1 else None
 
@@ -60,9 +62,7 @@ class Spelling(nn.Module):
         """Raises QkvError where nobody has said which the words are."""
         if not self.spec.words:
             raise QkvError("nobody has said which words the labels are: Spelled((...)) names the entries of each")
-        rows = {entry: row for row, entry in enumerate(self.spec.entries)}
-        words = [(rows[word], label, place) for label, said in enumerate(self.spec.words) for place, word in enumerate(said)]
-        numbers, labels, places = torch.tensor(words, device=self.weight.device).unbind(1)
+        numbers, labels, places = torch.tensor(self._words, device=self.weight.device).unbind(1)
         vectors = functional.embedding(numbers, self.weight)
         if self.masks is not None:
             vectors = vectors * torch.cat([torch.ones_like(self.masks[:1]), self.masks])[places]
