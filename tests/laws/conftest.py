@@ -47,13 +47,13 @@ from qkv.spec.score import Additive, Boxcar, Constant, ContentBased, Gaussian, G
 
 JOINT, SEPARATE = Joint(23), Separate(19, 23)
 HIDDEN, HEADS, DEPTH, STEPS = 32, 8, 2, 3
-# both choices of what comes out of a position, and both of what others see of one that has halted; read from the state itself, by
-# which positions that have learned nothing differ more
+# both choices of what comes out of a position, and both of what others see of one that has halted, read from the state itself, by
+# which positions that have learned nothing differ more; and one by which they halt at the second step or the third
 RULES: dict[str, Halting] = {
     f"{type(output).__name__}, {type(halted).__name__}": Halt(0.9, output, halted, bias=0.0, reads=Itself())
     for output in (Interpolated(), Mean())
     for halted in (GoesOn(), Stays())
-} | {"Mean, Stays, Remainder": Halt(0.9, Mean(), Stays(), bias=-1.0, last=Remainder(), reads=Itself())}
+} | {"Mean, Stays, Remainder": Halt(0.9, Mean(), Stays(), bias=-0.2, last=Remainder())}
 STAYS, GOES_ON = "Interpolated, Stays", "Mean, GoesOn"
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
