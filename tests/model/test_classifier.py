@@ -17,7 +17,7 @@ from qkv.spec.halt import AllSteps, GoesOn, Halt, Halting, Itself, Stays
 from qkv.spec.model import Classifier, Embedding, FromTheEnd, Joint, Likeness, Sentences, Spelled
 from qkv.spec.part import Attention, Block, Depth, FeedForward, PreNorm, Recurrence, Stack
 from qkv.spec.pooling import LastToken
-from qkv.spec.position import Coordinates, Learned, LearnedStep, NoPosition, Position
+from qkv.spec.position import Coordinates, Learned, LearnedStep, NoPosition, Position, Sinusoid
 
 ENTRIES, PLACES = 30, 12
 WORDS = ((4,), (5, 6), (7, 4, 8))
@@ -74,6 +74,15 @@ def test_places_are_left_out_in_training_alone_and_the_last_sentence_keeps_its_o
         assert (steps == 2).float().mean().item() == pytest.approx(0.25, abs=0.03)
     known = counted_back(ids, sight, 10, 0.25, Noise(3, 7)).places(0, 9)
     assert torch.equal(known, places.clamp(max=9)), "no place is beyond the last that is known"
+
+
+@pytest.mark.parametrize("sinusoids", [0, 1], ids=["added once", "at every step"])
+def test_sinusoids_reach_as_far_as_places_that_are_left_out_take_a_story(sinusoids: int) -> None:
+    stack, recurrence = Stack(BLOCK, depth=1), Recurrence(BLOCK, 2, Coordinates(Sinusoid(), LearnedStep()))
+    model = build((reader(stack, Sinusoid(), 0.9), reader(recurrence, gaps=0.9))[sinusoids], 1)
+    short, long = story(*[3] * 20), story(*[3] * 60)
+    for ids in (short, long, short):
+        assert model(ids, Plain(), Noise(1, 1)).isfinite().all()
 
 
 def test_a_story_of_more_sentences_than_places_is_refused() -> None:

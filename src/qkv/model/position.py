@@ -84,7 +84,8 @@ class Places:
             places = moved(places)
         match self.position:
             case Sinusoid() as position:
-                farthest = first + length if noise is None else max(first + length, noise.spread) + noise.roaming
+                # places that are counted back may each leave one out before them
+                farthest = first + length if noise is None else max(2 * (first + length), noise.spread) + noise.roaming
                 table = self._table(position, base + farthest, like)[base:]
             case Learned():
                 assert trained is not None
