@@ -76,10 +76,16 @@ def test_places_are_left_out_in_training_alone_and_the_last_sentence_keeps_its_o
     assert torch.equal(known, places.clamp(max=9)), "no place is beyond the last that is known"
 
 
-@pytest.mark.parametrize("sinusoids", [0, 1], ids=["added once", "at every step"])
-def test_sinusoids_reach_as_far_as_places_that_are_left_out_take_a_story(sinusoids: int) -> None:
-    stack, recurrence = Stack(BLOCK, depth=1), Recurrence(BLOCK, 2, Coordinates(Sinusoid(), LearnedStep()))
-    model = build((reader(stack, Sinusoid(), 0.9), reader(recurrence, gaps=0.9))[sinusoids], 1)
+@pytest.mark.parametrize(
+    "described",
+    [
+        reader(Stack(BLOCK, depth=1), Sinusoid(), 0.9),
+        reader(Recurrence(BLOCK, 2, Coordinates(Sinusoid(), LearnedStep())), gaps=0.9),
+    ],
+    ids=["added once", "at every step"],
+)
+def test_sinusoids_reach_as_far_as_places_that_are_left_out_take_a_story(described: Classifier) -> None:
+    model = build(described, 1)
     short, long = story(*[3] * 20), story(*[3] * 60)
     for ids in (short, long, short):
         assert model(ids, Plain(), Noise(1, 1)).isfinite().all()
