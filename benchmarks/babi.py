@@ -4,7 +4,7 @@ attention begins by likeness, and the latter with halting.
 python benchmarks/babi.py --data $QKV_DATA/babi/en                  all tasks, three seeds each; goes on where it stopped
 python benchmarks/babi.py --data $QKV_DATA/babi/en --table          the table of what is measured so far
 
-The Transformer as it commonly begins makes 3000 steps, as many minutes as 2000 with halting take; the others make 2000 as well.
+The Transformer as it commonly begins makes 6000 steps, as many minutes as 4000 with halting take; the others make 4000 as well.
 
 Each model is trained by its recipe on nine tenths of the stories of a task; of the seeds, the one that does best on the tenth
 that is held out is tested. A task is failed where more than 5% of the answers are wrong (Weston et al. 2015).
