@@ -105,9 +105,10 @@ def folded_keys(score: Score, k: Float[Tensor, "B G S K"]) -> Float[Tensor, "B G
             return k
 
 
-def _directed(x: Float[Tensor, "... K"], long: Tensor | float = 1.0) -> Float[Tensor, "... K"]:
-    """`normalize(x, dim=-1) * long` in half of its time, both ways: products where the gradient of the former has quotients."""
-    return x * (x.square().sum(-1, keepdim=True).clamp_min(1e-24).rsqrt() * long)
+def _directed(x: Float[Tensor, "... K"], length: Tensor | float = 1.0) -> Float[Tensor, "... K"]:
+    """`normalize(x, dim=-1) * length` in half of its time, both ways: products where the gradient of the former has quotients."""
+    shortest = 1e-24  # squared, as there: a vector of zeros stays one
+    return x * (x.square().sum(-1, keepdim=True).clamp_min(shortest).rsqrt() * length)
 
 
 def _exact(x: Tensor) -> Tensor:
