@@ -9,6 +9,7 @@ import pytest
 from tests.cli.conftest import Ask, asked
 from tests.cli.test_inspect import refused
 
+from qkv.data.stories import read_stories
 from qkv.train.run_folder import read_run
 
 SMALL = """
@@ -82,7 +83,9 @@ def test_a_world_that_is_none_is_refused(ask: Ask, tmp_path: Path, options: list
 def test_stories_are_read_sentence_by_sentence(ask: Ask, answerer: Path, stories: Path, tmp_path: Path) -> None:
     described = json.loads((answerer / "model.json").read_text())["Classifier"]
     assert described["labels"] == ["bathroom", "hallway"]
-    assert described["embedding"]["Embedding"]["unit"] == {"Sentences": {"longest": 32, "counted": {"FromTheStart": {}}}}
+    assert described["embedding"]["Embedding"]["unit"] == {
+        "Sentences": {"longest": 32, "counted": {"FromTheStart": {}}, "recent": {"AllSentences": {}}}
+    }
     assert described["pooling"] == {"LastToken": {}}
     found = json.loads(ask("evaluate", answerer, "--stories", stories, "--json").out)
     assert found[0]["name"] == "accuracy"
@@ -126,6 +129,23 @@ def test_answers_may_be_spelled_and_places_counted_from_the_question(ask: Ask, s
     assert pondered["pieces"] == ["mary moved to the hallway", "where is mary"]
     long = "".join("mary moved to the hallway\n" for _ in range(9)) + "where is mary\n"
     refused(ask("classify", run, stdin=long.encode()), "the model knows 9 places, and a text has 10 sentences")
+
+
+def test_of_a_long_story_the_end_is_read_and_what_is_not_is_said(ask: Ask, stories: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    how = ("--set", "embedding.unit=Sentences(32, FromTheEnd(0.1), recent=2)")
+    made = ask("train", "classify", "--stories", stories, "--valid-stories", stories, "--out", run, *SMALL, *how)
+    assert made.code == 0, made.err
+    assert "were longer than the model takes, and lost their beginning" in made.err
+    whole = "john went to the garden\nmary moved to the hallway\nwhere is mary\n"
+    told, short = ask("classify", run, stdin=whole.encode()), ask("classify", run, stdin=whole.split("\n", 1)[1].encode())
+    assert told.out == short.out and told.out, told.err
+    assert "1 texts are longer than 2 sentences: their beginning is not read" in told.err and not short.err
+    (pondered,) = json.loads(ask("look", "ponder", run, whole.strip(), "--json").out)
+    assert pondered["pieces"] == ["mary moved to the hallway", "where is mary"]
+    (found, _) = json.loads(ask("evaluate", run, "--stories", stories, "--json").out)
+    longer = sum(len(story.facts) > 1 for story in read_stories(stories))
+    assert longer and f"|cut:{longer}|" in found["signature"]
 
 
 def test_what_positions_are_is_for_the_text_to_say(ask: Ask, stories: Path, tmp_path: Path) -> None:

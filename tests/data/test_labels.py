@@ -13,7 +13,7 @@ from qkv.data import labels
 from qkv.data.labels import PreparedLabels, prepare_labels, read_rows
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError
-from qkv.spec.data import AtMost, HeldOut, Labelled
+from qkv.spec.data import AtMost, HeldOut, Labelled, Stories
 from qkv.spec.data import Tokenizer as How
 
 Row = tuple[str, str]
@@ -36,7 +36,11 @@ def given(path: Path, rows: list[Row]) -> Labelled:
 
 
 def prepared(
-    folder: Path, train: Labelled, valid: Labelled | HeldOut = HeldOut(), how: How | Tokenizer = CHARACTERS, **more: int
+    folder: Path,
+    train: Labelled | Stories,
+    valid: Labelled | Stories | HeldOut = HeldOut(),
+    how: How | Tokenizer = CHARACTERS,
+    **more: int,
 ) -> PreparedLabels:
     return prepare_labels(train, valid, how, cache=folder / "cache", **{"longest": 20, "seed": 1} | more)
 
@@ -80,6 +84,19 @@ def test_long_texts_lose_their_end_and_that_is_counted(tmp_path: Path) -> None:
     assert found.report.train.cut == 2
     line = "training table: 4 texts (animal 2, thing 1, neither 1); 2 were longer than the model takes, and lost their end"
     assert line in found.report.lines()
+
+
+def test_stories_lose_their_beginning_and_never_their_question(tmp_path: Path) -> None:
+    told = "".join(f"{number} Mary went to the {place}.\n" for number, place in enumerate(("hall", "garden", "attic"), 1))
+    (tmp_path / "qa.txt").write_text(f"{told}4 Where is Mary?\tattic\t3\n1 John left.\n2 Where is Mary?\tnowhere\n")
+    where, how = Stories((str(tmp_path / "qa.txt"),)), How("words")
+    last, left = ("mary went to the attic \n where is mary", "attic"), ("john left \n where is mary", "nowhere")
+    (text, _), _ = said(prepared(tmp_path, where, where, how=how))
+    assert text == f"went to the hall \n mary went to the garden \n {last[0]}", "20 tokens, of which three end a line"
+    found = prepared(tmp_path, where, where, how=how, longest=100, recent=2)
+    assert said(found) == said(found, "valid") == [last, left] and found.report.train.cut == 1
+    assert found.report.lines()[0].endswith("1 were longer than the model takes, and lost their beginning")
+    assert prepared(tmp_path, where, where, how=how, longest=100).report.train.cut == 0
 
 
 def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from qkv.data.stories import Story, read_stories, words
+from qkv.data.stories import Story, latest, read_stories, sentences, words
 from qkv.error import QkvError
+from qkv.spec.model import AllSentences
 
 MARY = "Mary moved to the bathroom."
 JOHN = "John went to the hallway."
@@ -203,3 +204,13 @@ def test_paths_are_two_steps(data_dir: Path) -> None:
     paths = {tuple(story.answer.split(",")) for story in task(data_dir / "babi" / "en", 19, "test")}
     assert all(len(path) == 2 and set(path) <= DIRECTIONS for path in paths)
     assert len(paths) == 12, "all but those that lead back"
+
+
+# What is read of a long one
+
+
+def test_of_a_story_the_last_sentences_are_read() -> None:
+    text = sentences(f"{MARY}\n...\n{JOHN}\n\nWhere is Mary?")
+    assert text == "mary moved to the bathroom\njohn went to the hallway\nwhere is mary", "lines without words are none"
+    assert latest(text, 2) == "john went to the hallway\nwhere is mary" and latest(text, 1) == "where is mary"
+    assert latest(text, 3) == latest(text, 9) == latest(text, AllSentences()) == text

@@ -87,7 +87,8 @@ EXAMPLES: list[Any] = [
     *(Relative(16, 64, False), position.NoBias()),
     *(model.NoNorm(), model.Normed(1e-12), model.Straight(), model.Transform(part.GELU(), 1e-12)),
     Embedding(Learned(7), False, 0.1, model.Normed(), 2),
-    *(model.Tokens(), model.Sentences(12, model.FromTheEnd(0.1)), model.FromTheStart(), model.FromTheEnd()),
+    *(model.Tokens(), model.Sentences(12, model.FromTheEnd(0.1), 21), model.FromTheStart(), model.FromTheEnd()),
+    model.AllSentences(),
     *(model.Mapped(), model.Spelled(((1,), (2, 3)))),
     model.Output(model.Transform(part.ReLU()), True, True),
     *(
@@ -339,6 +340,7 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: part.SeparableFeedForward(8, first=0), "SeparableFeedForward.first must be a whole number of at least 1"),
         (lambda: halt.Halt(1.0), "Halt.threshold lies between 0 and 1, such as 0.99, not 1.0"),
         (lambda: model.Sentences(0), "Sentences.longest must be a whole number of at least 1"),
+        (lambda: model.Sentences(recent=0), "Sentences.recent must be a whole number of at least 1"),
         (lambda: EncoderOnly(Joint(9), 4, Embedding(unit=model.Sentences()), READS), r"Sentences\(.*\) is for a Classifier"),
         (lambda: run.Run("m", data.Files(("a",), ("b",)), roaming=-1), "roaming is a number of places"),
         (

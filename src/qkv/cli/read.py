@@ -121,7 +121,8 @@ def _warn_cut(reader: Any, lines: list[str], before: int) -> None:
     places = reader.too_long(lines)
     if places:
         shown = ", ".join(str(before + place + 1) for place in places[:5])
-        warn(f"{len(places)} texts are longer than {reader.room} tokens: their end is not read, as in training (line {shown})")
+        known, lost = (f"{reader.recent} sentences", "beginning") if reader.reads_sentences else (f"{reader.room} tokens", "end")
+        warn(f"{len(places)} texts are longer than {known}: their {lost} is not read, as in training (line {shown})")
 
 
 def _reader(run: Path, device: str, precision: str, threads: int) -> Any:

@@ -252,7 +252,9 @@ def classify(
     set_: Set = None,
     tokenizer: Tokenizer = None,
     vocabulary: Vocabulary = None,
-    longest: Annotated[int | None, typer.Option(help="Longer texts lose their end; how many did is said.")] = None,
+    longest: Annotated[
+        int | None, typer.Option(help="Longer texts lose their end, stories their beginning; how many did is said.")
+    ] = None,
     steps: NumberOfSteps = None,
     epochs: NumberOfEpochs = None,
     minutes: NumberOfMinutes = None,

@@ -18,31 +18,34 @@ from qkv.data.cache import found_or_built
 from qkv.data.corpus import held_out
 from qkv.data.encode import hashed
 from qkv.data.sides import Corpus, SideWriter, open_side
-from qkv.data.stories import read_stories, sentences
+from qkv.data.stories import latest, read_stories, sentences
 from qkv.data.text import Pair, digest, fingerprint, read_pairs
 from qkv.data.tokenizer import Tokenizer
 from qkv.error import QkvError, unknown
 from qkv.spec import data as spec
 from qkv.spec.data import HeldOut, Labelled, Pairs, Stories
+from qkv.spec.model import AllSentences
 
-FORMAT = 4  # of the files and of all that decides what is in them; a new one makes old folders unknown
+FORMAT = 5  # of the files and of all that decides what is in them; a new one makes old folders unknown
 AT_ONCE = 10_000  # texts encoded in parallel
 MOST = 10_000  # labels: more are no labels but texts
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What became of a table: its rows, those of them that were cut to the length a model takes, and how many have each label."""
+    """What became of a table: its rows, those of them that were cut to the length a model takes, which end of them was lost, and
+    how many have each label."""
 
     rows: int
     cut: int
     counts: dict[str, int]
+    lost: str = "end"
 
     def line(self, name: str) -> str:
         """The account in words."""
         most = sorted(self.counts.items(), key=lambda pair: -pair[1])
         named = ", ".join(f"{label} {count:,}" for label, count in most[:8]) + (", ..." if len(most) > 8 else "")
-        cut = f"; {self.cut:,} were longer than the model takes, and lost their end" if self.cut else ""
+        cut = f"; {self.cut:,} were longer than the model takes, and lost their {self.lost}" if self.cut else ""
         return f"{name}: {self.rows:,} texts ({named}){cut}"
 
 
@@ -103,13 +106,15 @@ def prepare_labels(
     longest: int,
     seed: int,
     cache: Path,
+    recent: int | AllSentences = AllSentences(),
 ) -> PreparedLabels:
-    """Encode labelled texts, or find them encoded. A text keeps at most its first `longest` tokens.
+    """Encode labelled texts, or find them encoded. A text keeps at most its first `longest` tokens; a story, which ends with its
+    question, its `recent` last sentences, and of these at most the last `longest` tokens.
 
     Raises QkvError for tables that cannot be read, for fewer than two labels, and for a label to validate on that no training
     text has.
     """
-    task = _Task(train, valid, tokenizer, longest, seed)
+    task = _Task(train, valid, tokenizer, longest, seed, recent)
     folder, plain, reused = found_or_built(cache, task.key, lambda unfinished: asdict(_fill(task, unfinished)))
     report = replace(LabelReport.from_plain(plain), folder=str(folder), reused=reused)
     encoded, encoded_valid = (
@@ -142,6 +147,7 @@ class _Task:
     tokenizer: spec.Tokenizer | Tokenizer
     longest: int
     seed: int
+    recent: int | AllSentences
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -153,7 +159,7 @@ class _Task:
         """A hash of all that decides the result."""
         valid = [self.valid.share, self.seed] if isinstance(self.valid, HeldOut) else self.fingerprints["validation"]
         cut = self.tokenizer.fingerprint if isinstance(self.tokenizer, Tokenizer) else repr(self.tokenizer)
-        parts = ["labels", FORMAT, self.fingerprints["training"], valid, cut, self.longest]
+        parts = ["labels", FORMAT, self.fingerprints["training"], valid, cut, self.longest, repr(self.recent)]
         return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -178,7 +184,7 @@ def _fill(task: _Task, folder: Path) -> LabelReport:
         answers = map(sentences, labels) if isinstance(task.train, Stories) else ()  # words that no story may hold
         cut = Tokenizer.train(cut, chain((text for text, _ in train()), answers))
     cut.save(folder / "tokenizer.json")
-    made = {name: _write(folder, name, cut, labels, rows(), task.longest) for name, rows in (("train", train), ("valid", valid))}
+    made = {name: _write(folder, name, cut, labels, rows(), task) for name, rows in (("train", train), ("valid", valid))}
     known = {hashed(text) for text, _ in valid()}
     shared = sum(hashed(text) in known for text, _ in train())
     return LabelReport(made["train"], made["valid"], held, shared, labels, cut.size, folder="", reused=False)
@@ -226,15 +232,18 @@ def _refuse_unseen(where: Labelled | Stories | HeldOut, rows: Callable[[], Itera
             raise unknown(f"label in row {number}{files}, which no training text has:", label, labels)
 
 
-def _write(folder: Path, name: str, tokenizer: Tokenizer, labels: tuple[str, ...], rows: Iterator[Pair], longest: int) -> Rows:
+def _write(folder: Path, name: str, tokenizer: Tokenizer, labels: tuple[str, ...], rows: Iterator[Pair], task: _Task) -> Rows:
+    stories = isinstance(task.train, Stories)
+    kept = slice(-task.longest, None) if stories else slice(task.longest)
     number_of = {label: number for number, label in enumerate(labels)}
     counts: Counter[str] = Counter()
     cut = 0
     with SideWriter(folder, f"{name}.text", tokenizer.size) as texts, SideWriter(folder, f"{name}.label", len(labels)) as truth:
         while chunk := list(islice(rows, AT_ONCE)):
-            for ids, (_, label) in zip(tokenizer.encode([text for text, _ in chunk]), chunk, strict=True):
-                texts.extend(ids[:longest], ends=True)
+            read = [latest(text, task.recent) for text, _ in chunk]
+            for ids, part, (text, label) in zip(tokenizer.encode(read), read, chunk, strict=True):
+                texts.extend(ids[kept], ends=True)
                 truth.extend([number_of[label]], ends=True)
-                cut += len(ids) > longest
+                cut += len(ids) > task.longest or len(part) < len(text)
                 counts[label] += 1
-    return Rows(sum(counts.values()), cut, dict(counts))
+    return Rows(sum(counts.values()), cut, dict(counts), "beginning" if stories else "end")

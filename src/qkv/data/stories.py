@@ -15,6 +15,7 @@ from pathlib import Path
 
 from qkv.data.text import read_lines
 from qkv.error import QkvError
+from qkv.spec.model import AllSentences
 
 _NUMBERED = re.compile(r"([0-9]{1,9}) (.*)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -81,8 +82,14 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> str:
-    """A text of sentences, each a line, as models of stories read it: the words of each, with spaces between."""
-    return "\n".join(" ".join(words(line)) for line in text.split("\n"))
+    """A text of sentences, each a line, as models of stories read it: the words of each, with spaces between; lines without
+    words are left out."""
+    return "\n".join(line for line in (" ".join(words(line)) for line in text.split("\n")) if line)
+
+
+def latest(text: str, recent: int | AllSentences) -> str:
+    """The last `recent` sentences of such a text."""
+    return text if isinstance(recent, AllSentences) else "\n".join(text.rsplit("\n", recent)[-recent:])
 
 
 @cache

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qkv.attention.sight import Padded, Plain, Sight
 from qkv.data.batch import by_sentence
-from qkv.data.stories import sentences
+from qkv.data.stories import latest, sentences
 from qkv.data.symbols import MASK
 from qkv.decode.likelihood import places
 from qkv.decode.load import misused
@@ -21,7 +21,7 @@ from qkv.decode.translate import batches
 from qkv.error import QkvError
 from qkv.model.pooling import pooled
 from qkv.model.transformer import Classifier, EncoderDecoder, EncoderOnly
-from qkv.spec.model import Sentences
+from qkv.spec.model import AllSentences, Sentences
 from qkv.spec.pooling import FirstToken, MeanToken, Pooling
 from qkv.store import Stored
 
@@ -52,7 +52,9 @@ class Reader:
         self.model, self.tokenizer = stored.model, stored.source
         self.symbols = stored.source.symbols
         known = places(stored.model) - len(self.symbols.read([]))
-        self.reads_sentences = isinstance(stored.model.spec.embedding.unit, Sentences)
+        unit = stored.model.spec.embedding.unit
+        self.reads_sentences = isinstance(unit, Sentences)
+        self.recent = unit.recent if isinstance(unit, Sentences) else AllSentences()
         # tokens of a text, beside what frames it; how many sentences these are is not known before they are parted
         self.room = sys.maxsize if self.reads_sentences else int(min(known, sys.maxsize))
 
@@ -110,7 +112,7 @@ class Reader:
 
     def classify(self, texts: Sequence[str], batch_tokens: int = 8192) -> list[list[Told]]:
         """The labels of each text with their probabilities, likeliest first. Of a text that is `too_long` the beginning is read,
-        as in training. Raises QkvError for a model that knows no labels."""
+        of a story its last sentences, as in training. Raises QkvError for a model that knows no labels."""
         model = self.model
         if not isinstance(model, Classifier):
             raise misused(model, "knows no labels before `qkv train classify --from` it")
@@ -127,8 +129,11 @@ class Reader:
         return results
 
     def too_long(self, texts: Sequence[str]) -> list[int]:
-        """Which texts, counted from 0, have more tokens than the model has places for."""
-        return [number for number, ids in enumerate(self._encode(texts)) if len(ids) > self.room]
+        """Which texts, counted from 0, have more tokens than the model has places for, or more sentences than it reads."""
+        if not self.reads_sentences:
+            return [number for number, ids in enumerate(self._encode(texts)) if len(ids) > self.room]
+        whole = map(sentences, texts)
+        return [number for number, text in enumerate(whole) if len(latest(text, self.recent)) < len(text)]
 
     def logits(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
         """What may stand at each place, in fp32, of rows of equal length that are framed already."""
@@ -212,7 +217,9 @@ class Reader:
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Texts as tokens, nothing around them; a model of sentences is given them as those that it learned from."""
-        return self.tokenizer.encode([sentences(text) for text in texts] if self.reads_sentences else list(texts))
+        if self.reads_sentences:
+            texts = [latest(sentences(text), self.recent) for text in texts]
+        return self.tokenizer.encode(list(texts))
 
     def _read(self, ids: Sequence[int]) -> list[int]:
         """A text with what frames it; nothing frames sentences."""

@@ -63,17 +63,29 @@ class FromTheEnd:
 
 
 @dataclass(frozen=True)
+class AllSentences:
+    """A text is read from its first sentence on."""
+
+
+@dataclass(frozen=True)
 class Sentences:
     """Every position is a sentence, which is a line of at most `longest` words: the sum of their vectors, each multiplied by a
     trained mask for the place of the word (Dehghani et al. 2018, section 3.1, after Sukhbaatar et al. 2015 and Henaff et al.
-    2016)."""
+    2016).
+
+    Of a text the last `recent` sentences are read, the question among them: what was said long ago is seldom asked for, and the
+    fewer there are, the sooner is learned which of them matter (the released code reads the last 70, in one task 130).
+    """
 
     longest: int = 32
     counted: FromTheStart | FromTheEnd = FromTheStart()
+    recent: int | AllSentences = AllSentences()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.longest, int) or isinstance(self.longest, bool) or self.longest < 1:
-            raise QkvError(f"Sentences.longest must be a whole number of at least 1, not {self.longest!r}")
+        for name in ("longest", *(["recent"] if not isinstance(self.recent, AllSentences) else [])):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise QkvError(f"Sentences.{name} must be a whole number of at least 1, not {value!r}")
 
 
 @dataclass(frozen=True)

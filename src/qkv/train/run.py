@@ -39,10 +39,10 @@ def train(run: Run, folder: Path, watch: Watch, *, resume: bool = False, mirror:
     """Train a run into its folder. Raises QkvError for a wrong call, QkvFailure if training fails, Interrupted if a signal
     stopped it."""
     # asked first: what is wrong with the model should be said before the text is read
-    describe(run, (8, 8))
+    unit = describe(run, (8, 8)).embedding.unit
     with held(folder):
         run = _agreed(run, folder, resume)
-        task = task_of(run, _tokenizers(run, folder), default_cache())
+        task = task_of(run, _tokenizers(run, folder), default_cache(), unit)
         for line in task.report.lines():
             watch.say(line)
         spec = spelled(describe(run, task.report.vocabularies, labels_of(task)), task)

@@ -13,6 +13,7 @@ from qkv.data.tokenizer import Tokenizers
 from qkv.error import QkvError
 from qkv.spec.data import Bytes, HeldOut, Labelled, OfRun, Pictures, Stories, Texts
 from qkv.spec.model import (
+    AllSentences,
     Classifier,
     DecoderOnly,
     EncoderDecoder,
@@ -21,6 +22,7 @@ from qkv.spec.model import (
     Model,
     Sentences,
     Spelled,
+    Tokens,
     known_places,
     sides,
     with_places,
@@ -36,8 +38,9 @@ from qkv.train.task import Task
 from qkv.train.texts import Denoising, Filling, Generating
 
 
-def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
-    """The objective of a run on its text, which is encoded if it is not yet; tokenizers that are given are not learned anew."""
+def task_of(run: Run, given: Tokenizers | None, cache: Path, unit: Tokens | Sentences = Tokens()) -> Task:
+    """The objective of a run on its text, which is encoded if it is not yet; tokenizers that are given are not learned anew. The
+    unit of its model says how much of a story is read."""
     text, valid, seed = run.train, run.valid, _dice(run)
     if isinstance(text, Texts | Bytes):
         assert not isinstance(valid, Labelled)
@@ -51,7 +54,8 @@ def task_of(run: Run, given: Tokenizers | None, cache: Path) -> Task:
                 return Denoising(run, prepared)
     if isinstance(text, Labelled | Stories):
         cut = given.source if given else run.tokenizer
-        labelled = prepare_labels(text, valid, cut, longest=run.longest, seed=seed, cache=cache)  # pyright: ignore[reportArgumentType]
+        recent = unit.recent if isinstance(unit, Sentences) else AllSentences()
+        labelled = prepare_labels(text, valid, cut, longest=run.longest, seed=seed, cache=cache, recent=recent)  # pyright: ignore[reportArgumentType]
         return Classifying(run, labelled)
     cut = given or run.tokenizer
     return Translating(run, prepare(text, valid, cut, seed=seed, longest=run.longest, cache=cache))  # pyright: ignore[reportArgumentType]
