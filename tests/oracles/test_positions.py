@@ -16,10 +16,10 @@ from qkv.attention.sight import Late, Packed, Plain
 from qkv.error import QkvError
 from qkv.model.context import Context
 from qkv.model.embedding import Embedding
-from qkv.model.position import LinearBias, RelativeBias, Turn, buckets, slopes
+from qkv.model.position import LinearBias, RelativeBias, Turn, buckets
 from qkv.spec import model as spec
 from qkv.spec.pattern import Causal
-from qkv.spec.position import Learned, Relative, Rotary
+from qkv.spec.position import ALiBi, Learned, Relative, Rotary
 
 transformers = pytest.importorskip("transformers")
 
@@ -95,9 +95,9 @@ def published(heads: int) -> list[float]:
 def test_slopes_are_the_published_ones_and_those_of_bloom(heads: int) -> None:
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-    assert slopes(heads) == pytest.approx(published(heads), rel=1e-12)
+    assert ALiBi().of(heads) == pytest.approx(published(heads), rel=1e-12)
     theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float64)  # of keys at 0 and 1
-    assert slopes(heads) == pytest.approx(theirs[:, 0, 1].tolist(), rel=1e-6)
+    assert ALiBi().of(heads) == pytest.approx(theirs[:, 0, 1].tolist(), rel=1e-6)
 
 
 @pytest.mark.parametrize(("heads", "first"), [(4, 0), (6, 0), (6, 5)])
@@ -105,7 +105,7 @@ def test_weights_with_slopes_are_those_of_bloom(heads: int, first: int) -> None:
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
     q, k = random(2, heads, 7 - first, 3), random(2, heads, 7, 3, seed=4)
-    found = weights(Call(q, k, k, Causal(), first=first, bias=LinearBias(heads)(q, first, 7)))
+    found = weights(Call(q, k, k, Causal(), first=first, bias=LinearBias(ALiBi(), heads)(q, first, 7)))
     # a row of softmax does not feel that its distances are counted from the start of the text
     alibi = build_alibi_tensor(torch.ones(2, 7), heads, torch.float64).view(2, heads, 1, 7)
     scores = q @ k.transpose(2, 3) / 3**0.5 + alibi
@@ -114,14 +114,20 @@ def test_weights_with_slopes_are_those_of_bloom(heads: int, first: int) -> None:
 
 
 def test_a_linear_bias_is_made_anew_for_another_precision_or_another_place() -> None:
-    bias = LinearBias(3)
+    bias = LinearBias(ALiBi(), 3)
     q = random(1, 3, 2, 4)
     made = bias(q, 4, 6)
     assert bias(q, 4, 6) is made
     distance = torch.tensor([[abs(4 + t - j) for j in range(6)] for t in range(2)])
-    torch.testing.assert_close(made[0], -torch.tensor(slopes(3)).double()[:, None, None] * distance, rtol=1e-6, atol=0)
+    torch.testing.assert_close(made[0], -torch.tensor(ALiBi().of(3)).double()[:, None, None] * distance, rtol=1e-6, atol=0)
     assert bias(q.float(), 4, 6).dtype == torch.float32
     assert bias(q, 3, 6)[0, :, 0, 3].abs().max() == 0
+
+
+def test_slopes_may_be_said_head_by_head() -> None:
+    made = LinearBias(ALiBi((0.0, 0.5)), 2)(random(1, 2, 2, 4), 3, 5)[0]
+    torch.testing.assert_close(made[0], torch.zeros(2, 5, dtype=made.dtype), rtol=0, atol=0)
+    assert made[1].tolist() == [[-1.5, -1, -0.5, 0, -0.5], [-2, -1.5, -1, -0.5, 0]]
 
 
 # Rotary

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qkv.attention.sight import Plain
 from qkv.error import QkvError
-from qkv.model.position import Places, RelativeBias, Turn, shift, slopes
+from qkv.model.position import Places, RelativeBias, Turn, shift
 from qkv.spec.part import Attention, Recurrence, Stack, key_width
 from qkv.spec.position import ALiBi, Coordinates, NoPosition, Position, Rotary, Sinusoid, Trained
 
@@ -73,7 +73,7 @@ def by_distance(attention: Attention, width: int, most: int, relative: RelativeB
         return Distances("relative bias, added to scores", ahead, row)
     if isinstance(attention.bias, ALiBi):
         away = torch.tensor(ahead, dtype=torch.float64).abs()
-        found = -torch.tensor(slopes(attention.heads), dtype=torch.float64)[:, None] * away
+        found = -torch.tensor(attention.bias.of(attention.heads), dtype=torch.float64)[:, None] * away
         return Distances("ALiBi, added to scores", ahead, found)
     if isinstance(attention.rotate, Rotary):
         wide = key_width(attention, width)

@@ -51,7 +51,7 @@ class Attention(nn.Module):
         self.score = Scored(spec.score, spec.heads, self.key_width, spec.choice)
         self._turn = Turn(spec.rotate, self.key_width) if isinstance(spec.rotate, Rotary) else None
         self._forgets = any(forgets(pattern) for _, pattern in by_head(spec.pattern, spec.heads))
-        self._linear_bias = LinearBias(spec.heads) if isinstance(spec.bias, ALiBi) else None
+        self._linear_bias = LinearBias(spec.bias, spec.heads) if isinstance(spec.bias, ALiBi) else None
 
     def forward(self, x: Float[Tensor, "B T D"], ctx: Context) -> Float[Tensor, "B T O"]:
         qkv, recurring = self.qkv(x), ctx.recurring

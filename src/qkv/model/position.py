@@ -14,7 +14,7 @@ from qkv.attention.sight import Padded, Placed, Sight
 from qkv.error import QkvError
 from qkv.model.dropout import Noise
 from qkv.spec import position as spec
-from qkv.spec.position import Coordinates, Factorised, Learned, LearnedStep, Relative, Rotary, Sinusoid, vectors
+from qkv.spec.position import ALiBi, Coordinates, Factorised, Learned, LearnedStep, Relative, Rotary, Sinusoid, vectors
 
 Bias = Callable[[int, int, int], Float[Tensor, "1 H T S"]]
 """What is added to the scores of T queries, the first of them at a position, against S keys from position 0 on."""
@@ -193,19 +193,11 @@ class Turn:
         return table[first:end]
 
 
-def slopes(heads: int) -> list[float]:
-    """The slopes of ALiBi: 2^(-8/heads) and its powers where the heads are a power of 2; else those of the next smaller power,
-    followed by every other one of the next larger (Press et al. 2021, section 3)."""
-    power = 2 ** math.floor(math.log2(heads))
-    first = [2 ** (-8 * (head + 1) / power) for head in range(power)]
-    return first + [2 ** (-4 * (2 * head + 1) / power) for head in range(heads - power)]
-
-
 class LinearBias:
     """-slope x distance for each head (ALiBi); what was made last is kept, since a batch often asks for the same again."""
 
-    def __init__(self, heads: int) -> None:
-        self._slopes = slopes(heads)
+    def __init__(self, spec: ALiBi, heads: int) -> None:
+        self._slopes = spec.of(heads)
         self._last: tuple[tuple[int, int, int], Tensor] | None = None
 
     def __call__(self, q: Float[Tensor, "B H T K"], first: int, keys: int) -> Float[Tensor, "1 H T S"]:

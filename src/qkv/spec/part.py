@@ -140,6 +140,8 @@ class Attention:
             raise QkvError(f"{self.kv_heads} heads of keys and values cannot serve {self.heads} heads evenly")
         by_head(self.pattern, self.heads)
         by_head(self.pattern, kv_heads(self))
+        if isinstance(self.bias, ALiBi):
+            self.bias.of(self.heads)
         if isinstance(self.choice, Near | Sampled):
             raise QkvError(f"{self.choice} says where in a source to look: it is for MemoryAttention, and no choice here")
 

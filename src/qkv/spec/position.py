@@ -92,11 +92,37 @@ Rotation = NoRotation | Rotary
 
 
 @dataclass(frozen=True)
+class Geometric:
+    """The slopes of ALiBi as published: 2^(-8/heads) and its powers where the heads are a power of 2; else those of the next
+    smaller power, followed by every other one of the next larger (Press et al. 2021, section 3)."""
+
+
+@dataclass(frozen=True)
 class ALiBi:
-    """A score loses slope x distance, with a slope for each head from a geometric series (Press et al. 2021, section 3).
+    """A score loses slope x distance, with a slope for each head (Press et al. 2021, section 3). Others than the published may be
+    said, from the first head to the last: with a slope of 0 a head sees far and near alike.
 
     For a two-sided pattern the distance is |i - j|.
     """
+
+    slopes: Geometric | tuple[float, ...] = Geometric()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.slopes, Geometric):
+            return
+        numbers = [each for each in self.slopes if isinstance(each, int | float) and not isinstance(each, bool) and each >= 0]
+        if not self.slopes or len(numbers) < len(self.slopes):
+            raise QkvError(f"ALiBi.slopes are numbers of at least 0, one for each head, such as (0.0, 0.5), not {self.slopes!r}")
+
+    def of(self, heads: int) -> tuple[float, ...]:
+        """The slope of each head. Raises QkvError where they are said, but not for as many."""
+        if isinstance(self.slopes, Geometric):
+            power = 2 ** math.floor(math.log2(heads))
+            first = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+            return (*first, *(2 ** (-4 * (2 * head + 1) / power) for head in range(heads - power)))
+        if len(self.slopes) != heads:
+            raise QkvError(f"{self} has {len(self.slopes)} slopes, but there are {heads} heads: say one for each")
+        return self.slopes
 
 
 @dataclass(frozen=True)
