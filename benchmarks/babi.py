@@ -5,6 +5,8 @@ python benchmarks/babi.py --data $QKV_DATA/babi/en                  all tasks, t
 python benchmarks/babi.py --data $QKV_DATA/babi/en --table          the table of what is measured so far
 
 The Transformer as it commonly begins makes 6000 steps, as many minutes as 4000 with halting take; the others make 4000 as well.
+In task 3, where it matters what somebody did before something else, one half of the heads of each model looks back alone, to
+what is near before what is far.
 
 Each model is trained by its recipe on nine tenths of the stories of a task; of the seeds, the one that does best on the tenth
 that is held out is tested. A task is failed where more than 5% of the answers are wrong (Weston et al. 2015).
@@ -37,6 +39,14 @@ RECIPES = {
     "Universal": "babi-universal",
     "Universal, halting": "babi-halting",
 }
+NEAREST = (3,)  # the tasks in which heads look back
+LOOKING_BACK = {
+    "Transformer, plain": ("*.pattern=PerHead(Full(), Causal() & Others())", "*.bias=ALiBi((0.0, 0.0, 0.5, 0.5))"),
+    **dict.fromkeys(
+        ("Transformer", "Universal", "Universal, halting"),
+        ("*.pattern=PerHead(Others(), Causal() & Others())", "*.bias=ALiBi((0.0, 0.5))", "initial.heads=2"),
+    ),
+}
 PAPER = {  # average error and failed tasks, the best of ten seeds (Dehghani et al. 2018, section 3.1)
     "en": {"Transformer, plain": (21.8, 5), "Universal": (5.31, 5), "Universal, halting": (4.55, 3)},
     "en-10k": {"Transformer, plain": (15.2, 10), "Universal": (0.23, 0), "Universal, halting": (0.21, 0)},
@@ -65,10 +75,11 @@ def tested(test: Stories, folder: Path) -> dict[str, Any]:
     return found
 
 
-def made(recipe: str, data: Path, task: int, seed: int) -> dict[str, Any]:
+def made(model: str, data: Path, task: int, seed: int) -> dict[str, Any]:
     """Train one model, and test it."""
-    base = read_run(Path("recipes") / f"{recipe}.toml")
-    run = replace(base, seed=seed, train=Stories((file_of(data, task, "train"),)))
+    base = read_run(Path("recipes") / f"{RECIPES[model]}.toml")
+    changes = (*base.changes, *(LOOKING_BACK[model] if task in NEAREST else ()))
+    run = replace(base, seed=seed, train=Stories((file_of(data, task, "train"),)), changes=changes)
     return trained(run, partial(tested, Stories((file_of(data, task, "test"),))))
 
 
@@ -116,7 +127,7 @@ def main() -> None:
         (
             {"data": options.data.name, "task": task, "model": name, "seed": seed},
             made,
-            (RECIPES[name], options.data, task, seed),
+            (name, options.data, task, seed),
         )
         for seed, task, name in product(options.seeds, options.tasks, options.models)
     ]

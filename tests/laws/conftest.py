@@ -321,6 +321,12 @@ def specs() -> dict[str, Spec]:
         "sparse on both sides": _sparse_sides(pair),
         "of others": _attending(bert, pattern=Others()),
         "of others before": _attending(gpt, pattern=Causal() & Others()),
+        "of others before, near ones first": _attending(
+            bare, heads=2, pattern=PerHead(Causal(), Causal() & Others()), bias=ALiBi((0.0, 0.5))
+        ),
+        "universal encoder of others, near ones first": _recurrent(
+            _attending(bert, heads=2, pattern=PerHead(Others(), Causal() & Others()), bias=ALiBi((0.0, 0.5))), halt=RULES[STAYS]
+        ),
         "universal evolved, halting": _recurrent(found["evolved-tiny"], halt=RULES[STAYS]),
         "universal evolved writer": _recurrent(found["evolved-gpt-tiny"], halt=RULES[GOES_ON]),
         "universal, sparse": _recurrent(_sparse_sides(pair), halt=RULES[STAYS]),
