@@ -341,6 +341,7 @@ def test_a_setting_reaches_its_place(name: str, setting: str, place: Callable[[A
         (lambda: part.SeparableFeedForward(8, first=0), "SeparableFeedForward.first must be a whole number of at least 1"),
         (lambda: halt.Halt(1.0), "Halt.threshold lies between 0 and 1, such as 0.99, not 1.0"),
         (lambda: position.ALiBi((0.5, -1.0)), "ALiBi.slopes are numbers of at least 0"),
+        (lambda: position.ALiBi((0.5, float("inf"))), "ALiBi.slopes are numbers of at least 0"),
         (lambda: position.ALiBi(()), "ALiBi.slopes are numbers of at least 0"),
         (lambda: Attention(3, bias=position.ALiBi((0.0, 0.5))), "has 2 slopes, but there are 3 heads"),
         (lambda: model.Sentences(0), "Sentences.longest must be a whole number of at least 1"),

@@ -110,8 +110,7 @@ class ALiBi:
     def __post_init__(self) -> None:
         if isinstance(self.slopes, Geometric):
             return
-        numbers = [each for each in self.slopes if isinstance(each, int | float) and not isinstance(each, bool) and each >= 0]
-        if not self.slopes or len(numbers) < len(self.slopes):
+        if not self.slopes or not all(isinstance(each, int | float) and 0 <= each < math.inf for each in self.slopes):
             raise QkvError(f"ALiBi.slopes are numbers of at least 0, one for each head, such as (0.0, 0.5), not {self.slopes!r}")
 
     def of(self, heads: int) -> tuple[float, ...]:
