@@ -78,7 +78,7 @@ def tested(test: Stories, folder: Path) -> dict[str, Any]:
 
 def made(model: str, data: Path, task: int, seed: int) -> dict[str, Any]:
     """Train one model, and test it."""
-    base = read_run(Path("recipes") / f"{RECIPES[model]}.toml")
+    base = read_run(Path("recipes") / f"{RECIPES[model]}.toml", ("train",))
     changes = (*base.changes, *(LOOKING_BACK.get(model, ()) if task in NEAREST else ()))
     run = replace(base, seed=seed, train=Stories((file_of(data, task, "train"),)), changes=changes)
     return trained(run, partial(tested, Stories((file_of(data, task, "test"),))))

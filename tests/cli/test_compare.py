@@ -48,6 +48,30 @@ def test_a_recipe_and_a_model_on_its_text(ask: Ask, runs: Runs, tmp_path: Path) 
     assert [line.split("|")[1].strip() for line in answer.out.splitlines()[2:]] == ["gpt-tiny", "run"]
 
 
+def test_a_recipe_is_compared_on_other_text_where_its_own_is_not_there(
+    ask: Ask, text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QKV_DATA", raising=False)
+    how = [
+        "compare",
+        "--recipe",
+        "multi30k-en-de-tiny",
+        "--vocabulary",
+        60,
+        "--batch-tokens",
+        99,
+        "--steps",
+        1,
+        "--seeds",
+        1,
+        "--threads",
+        1,
+    ]
+    refused(ask(*how, "--out", tmp_path / "none"), "multi30k", "not set in the environment")
+    answer = ask(*how, *text.training, "--out", tmp_path / "given")
+    assert answer.code == 0, answer.err
+
+
 def test_what_is_no_comparison_is_refused(ask: Ask, text: Text, runs: Runs, tmp_path: Path) -> None:
     def compare(*arguments: object) -> object:
         return ask("compare", *arguments, "--out", tmp_path / "out")

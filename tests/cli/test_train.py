@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import CALL, TINY, Answer, Ask, Text, Trained, sentences, write
 
+from qkv.spec.data import Files, HeldOut
 from qkv.spec.run import Batching, Cosine, Noam
 from qkv.train.run_folder import read_run
 
@@ -272,6 +273,20 @@ def test_options_go_before_a_recipe(ask: Ask, text: Text, trained: Trained, tmp_
     run = read_run(tmp_path / "other" / "run.toml")
     assert run.budget.number == 2 and not run.tokenizer.joint
     assert run.changes == read_run(trained.folder / "run.toml").changes
+
+
+def test_a_recipe_may_be_taken_for_other_text_where_its_own_is_not_there(
+    ask: Ask, text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QKV_DATA", raising=False)
+    how = ["train", "translate", "--recipe", "multi30k-en-de-tiny", "--steps", 1, "--batch-tokens", 99, "--vocabulary", 60]
+    how += ["--set", "evaluation.sentences=2", "--set", "encoder.depth=1", "--set", "decoder.depth=1"]
+    valid = text.options[len(text.training) :]
+    assert ask(*how, *text.training, "--out", tmp_path / "held").code == 0
+    assert read_run(tmp_path / "held" / "run.toml").valid == HeldOut()
+    assert ask(*how, *text.options, "--out", tmp_path / "given").code == 0
+    assert read_run(tmp_path / "given" / "run.toml").valid == Files((str(text.valid_source),), (str(text.valid_target),))
+    refused(ask(*how, *valid, "--out", tmp_path / "none"), "multi30k", "not set in the environment")
 
 
 def test_run_toml_means_the_same_from_any_folder(

@@ -9,7 +9,7 @@ import typer
 
 from qkv.cli.console import Watcher, warn
 from qkv.cli.evolve import options_given
-from qkv.cli.study import Cluster, alike, begun, given, numbers, recipe, refused_own, share_of
+from qkv.cli.study import Cluster, alike, begun, given, numbers, refused_own, share_of
 from qkv.cli.train import (
     BatchTokens,
     Device,
@@ -27,6 +27,8 @@ from qkv.cli.train import (
     Tokenizer,
     Vocabulary,
     changed,
+    recipe_on,
+    said_of,
 )
 from qkv.cli.use import Json
 from qkv.error import QkvError
@@ -126,7 +128,7 @@ def _comparison(models: list[str], recipes: list[str], options: dict[str, Any]) 
         runs.append(changed(begun(name, chosen), refused_own([change for change in changes if change])))
     for each in recipes:
         names.append(Path(each).stem)
-        runs.append(recipe(each))
+        runs.append(recipe_on(each, said_of(train=chosen.train, valid=chosen.valid)))
     runs = alike(runs, chosen, options, min(seeds))
     parameters = options["parameters"]
     size = AnyNumber() if parameters is None else About(parameters)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qkv.cli.train import changed, cut_of, find_recipe, pairs_of, said_of, texts_of
+from qkv.cli.train import changed, cut_of, pairs_of, said_of, texts_of
 from qkv.error import QkvError
 
 Cluster = Annotated[
@@ -108,13 +108,6 @@ def refused_own(settings: list[str]) -> list[str]:
         if place in OWN:
             raise QkvError(f"--set {setting}: a study decides on the {place} of its members itself")
     return settings
-
-
-def recipe(name: str) -> Any:
-    """The run of a recipe."""
-    from qkv.train.run_folder import read_run
-
-    return read_run(find_recipe(name))
 
 
 def share_of(options: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -317,15 +318,19 @@ def _train(
 ) -> None:
     """Run one verb; of its options, those that are named here are the run's."""
     from qkv import device as machine
+    from qkv.spec.data import HeldOut
     from qkv.train.loop import Interrupted
     from qkv.train.run import train
     from qkv.train.run_folder import RECIPE, read_run
 
-    if call.resume and (call.out / RECIPE).is_file():
-        base: Any = read_run(call.out / RECIPE)
-    else:
-        base = read_run(find_recipe(recipe)) if recipe else None
     given: dict[str, Any] = {name: text for name, text in call.texts.items() if text is not None}
+    base: Any = None
+    if call.resume and (call.out / RECIPE).is_file():
+        base = read_run(call.out / RECIPE)
+    elif recipe:
+        base = recipe_on(recipe, given)
+        if "train" in given and not isinstance(base.valid, HeldOut):  # what it is validated on belongs to its own text
+            given = {"valid": HeldOut()} | given
     if model is not None and model.endswith(".json"):
         model = str(Path(model).absolute())  # run.toml means the same from any folder
     given |= said_of(model=model, **{name: options[name] for name in ("longest", "seed", "device", "precision")})
@@ -396,6 +401,14 @@ def find_recipe(name: str) -> Path:
     if name not in known:
         raise unknown("recipe", name, known)
     return known[name]
+
+
+def recipe_on(name: str, texts: Collection[str]) -> Any:
+    """The run of a recipe. Its own text need not be there where other text takes its place: `train` and what it is validated on,
+    or `valid` alone."""
+    from qkv.train.run_folder import read_run
+
+    return read_run(find_recipe(name), ("train", "valid") if "train" in texts else texts)
 
 
 def said_of(**options: Any) -> dict[str, Any]:

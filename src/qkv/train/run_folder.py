@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,12 @@ def write_run(folder: Path, run: Run) -> None:
         tomli_w.dump(plain.to_plain(run), file)
 
 
-def read_run(path: Path) -> Run:
-    """The run that a recipe or a `run.toml` describes; `$NAME` in file names is taken from the environment."""
+def read_run(path: Path, replaced: Collection[str] = ()) -> Run:
+    """The run that a recipe or a `run.toml` describes; `$NAME` in file names is taken from the environment, but for the fields
+    that the caller replaces."""
     try:
         with path.open("rb") as file:
-            run = plain.from_plain(_expanded(tomllib.load(file), path))
+            run = plain.from_plain(_expanded(tomllib.load(file), path, {f"Run.{name}" for name in replaced}))
     except FileNotFoundError:
         raise QkvError(f"there is no recipe {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -62,17 +63,19 @@ def form_of(folder: Path) -> Form | None:
     return read_run(folder / RECIPE).form if (folder / RECIPE).is_file() else None
 
 
-def _expanded(value: Any, path: Path) -> Any:
+def _expanded(value: Any, path: Path, spared: Collection[str], name: str = "") -> Any:
     match value:
+        case _ if name in spared:
+            return value
         case str() if value.startswith("$"):  # elsewhere it is part of somebody's file name
             expanded = os.path.expandvars(value)
             if "$" in expanded:
                 raise QkvError(f"{path} names {value!r}, but that variable is not set in the environment")
             return expanded
         case list():
-            return [_expanded(item, path) for item in value]
+            return [_expanded(item, path, spared) for item in value]
         case dict():
-            return {key: _expanded(item, path) for key, item in value.items()}
+            return {key: _expanded(item, path, spared, f"{name}.{key}" if name else key) for key, item in value.items()}
     return value
 
 
