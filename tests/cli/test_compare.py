@@ -52,21 +52,8 @@ def test_a_recipe_is_compared_on_other_text_where_its_own_is_not_there(
     ask: Ask, text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("QKV_DATA", raising=False)
-    how = [
-        "compare",
-        "--recipe",
-        "multi30k-en-de-tiny",
-        "--vocabulary",
-        60,
-        "--batch-tokens",
-        99,
-        "--steps",
-        1,
-        "--seeds",
-        1,
-        "--threads",
-        1,
-    ]
+    how = ["compare", "--recipe", "multi30k-en-de-tiny", "--vocabulary", 60, "--batch-tokens", 99]
+    how += ["--steps", 1, "--seeds", 1, "--threads", 1]
     refused(ask(*how, "--out", tmp_path / "none"), "multi30k", "not set in the environment")
     answer = ask(*how, *text.training, "--out", tmp_path / "given")
     assert answer.code == 0, answer.err
